@@ -78,7 +78,9 @@ fn event_line(scenario: &Scenario, node: usize, event: &Event) -> Option<Timelin
         EventKind::SessionEstablished { peer, boot_id } => {
             format!("session with node {peer} established (boot id {boot_id})")
         }
-        EventKind::SessionEnded { peer } => format!("session with node {peer} ended"),
+        EventKind::SessionEnded { peer, cause } => {
+            format!("session with node {peer} ended: {cause}")
+        }
         EventKind::Stalled { length } => {
             format!("was not scheduled for {length:?}; every deadline is extended")
         }

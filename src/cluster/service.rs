@@ -176,7 +176,7 @@ impl<N: ClusterNode> ClusterService<N> {
                     self.exchange.on_session_up(now, key);
                 }
             }
-            Ok(EventKind::SessionEnded { peer }) => {
+            Ok(EventKind::SessionEnded { peer, .. }) => {
                 if let Some(key) = self.key_of(peer) {
                     self.exchange.on_session_down(key);
                 }

@@ -214,6 +214,12 @@ fn read_failover(
     );
     let gone = &mut failover.gone_after;
     reader.store_duration(gone, &table.gone, &keys::FAILOVER_GONE, Duration::from_millis);
+    reader.store_duration(
+        &mut failover.unreachable_after,
+        &table.unreachable,
+        &keys::FAILOVER_UNREACHABLE,
+        Duration::from_millis,
+    );
 }
 
 fn read_retransmit_limits(

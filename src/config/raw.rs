@@ -134,6 +134,7 @@ pub(super) struct FailoverTable {
     pub(super) hold: OptionalField,
     pub(super) mtu_raise: OptionalField,
     pub(super) gone: OptionalField,
+    pub(super) unreachable: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -200,6 +200,8 @@ pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> PeerView {
         session_state: session_state(info),
         session_cause: info.session_problem.as_ref().map(|problem| problem.cause),
         session_reason: info.session_problem.as_ref().map(|problem| problem.text.clone()),
+        session_ended_by: info.session_end.map(|cause| cause.closer().as_str().to_owned()),
+        session_end_cause: info.session_end.map(|cause| cause.as_str().to_owned()),
         partner_state: None,
         overlay_problem: info.overlay_problem.map(str::to_owned),
         routes_up: counts.up,
@@ -283,9 +285,11 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
             peer: names.name_of(*peer),
             boot_id: hex_id(*boot_id),
         },
-        EventKind::SessionEnded { peer } => {
-            EventDetail::SessionEnded { peer: names.name_of(*peer) }
-        }
+        EventKind::SessionEnded { peer, cause } => EventDetail::SessionEnded {
+            peer: names.name_of(*peer),
+            by: cause.closer().as_str().to_owned(),
+            cause: cause.as_str().to_owned(),
+        },
         EventKind::Moved { peer, from, to, reason, report: cause } => EventDetail::Moved {
             peer: names.name_of(*peer),
             from: from.map(|route| route.0),
@@ -422,7 +426,7 @@ mod tests {
 
     use netft::{
         ids::{PeerId, RouteId},
-        route::{DrainStage, Event, FailoverCost, NetworkChange, Reason},
+        route::{DrainStage, Event, FailoverCost, NetworkChange, Reason, SessionEndCause},
         time::Time,
         vip::VipState,
     };
@@ -453,7 +457,7 @@ mod tests {
             EventKind::EarlyWarning { route, peer, missed: 2, threshold: 5, withheld: 1 },
             EventKind::Ready { peer, waited: length },
             EventKind::SessionEstablished { peer, boot_id: 7 },
-            EventKind::SessionEnded { peer },
+            EventKind::SessionEnded { peer, cause: SessionEndCause::PeerStopped },
             EventKind::Suspect { route, peer },
             EventKind::Moved { peer, from: None, to: Some(route), reason, report },
             EventKind::AdapterRestored { what: text.clone() },

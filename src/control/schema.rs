@@ -447,6 +447,14 @@ pub struct PeerView {
     /// The problem of a session that is not up, in one line.
     #[serde(default)]
     pub session_reason: Option<String>,
+    /// The end that closed the last session: `peer` or `this-node`; null while there is one, and
+    /// before the first.
+    #[serde(default)]
+    pub session_ended_by: Option<String>,
+    /// Why the last session ended: `peer-stopped`, `peer-replaced`, `peer-refused`, `replaced`,
+    /// `violation` or `peer-removed`.
+    #[serde(default)]
+    pub session_end_cause: Option<String>,
     /// Why nothing comes back from it through the adapter, while a route to it is usable.
     #[serde(default)]
     pub overlay_problem: Option<String>,

@@ -161,7 +161,12 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         EventDetail::SessionEstablished { peer, boot_id } => {
             format!("session with {peer} established, boot id {boot_id}")
         }
-        EventDetail::SessionEnded { peer } => format!("session with {peer} ended"),
+        EventDetail::SessionEnded { peer, by, cause } if cause.is_empty() => {
+            format!("session with {peer} ended{by}")
+        }
+        EventDetail::SessionEnded { peer, by, cause } => {
+            format!("session with {peer} ended by {}: {cause}", by.replace('-', " "))
+        }
         EventDetail::Moved { peer, from, to, reason, .. } => {
             let end = |route: &Option<u32>| match route {
                 Some(route) => ends.route_label(*route),
@@ -335,10 +340,14 @@ mod tests {
 
     #[test]
     fn c_14_a_hostile_name_reaches_no_terminal() {
-        let what = EventDetail::SessionEnded { peer: "b\x1b[2J\n".to_owned() };
+        let what = EventDetail::SessionEnded {
+            peer: "b\x1b[2J\n".to_owned(),
+            by: "this-node".to_owned(),
+            cause: "violation".to_owned(),
+        };
         assert_eq!(
             event_lines(&what, &RouteEndpointMap::default()),
-            [r"session with b\u{1b}[2J\u{a} ended"]
+            [r"session with b\u{1b}[2J\u{a} ended by this node: violation"]
         );
     }
 }

@@ -130,6 +130,8 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "partner_state",
         "session_cause",
         "session_reason",
+        "session_ended_by",
+        "session_end_cause",
         "routes_up",
         "routes_total",
         "reachable",

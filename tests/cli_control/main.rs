@@ -209,6 +209,7 @@ fn snapshot() -> Snapshot {
             addrs,
             peer_adapter_up: Some(true),
             session_problem: None,
+            session_end: None,
             policies: PeerPolicies::default(),
         }],
         routes: vec![

@@ -222,7 +222,11 @@ fn tables_are_filtered_in_text_and_json() {
 fn events_are_filtered_by_time_count_peer_and_kind() {
     use netftd::control::schema::EventDetail;
     let daemon = Daemon::new(busy());
-    let ended = |peer: &str| EventDetail::SessionEnded { peer: peer.to_owned() };
+    let ended = |peer: &str| EventDetail::SessionEnded {
+        peer: peer.to_owned(),
+        by: "peer".to_owned(),
+        cause: "peer-stopped".to_owned(),
+    };
     for (at, what) in [
         ("2026-01-01T00:00:00.000Z", ended("b")),
         ("2026-01-01T00:00:01.000Z", EventDetail::Stalled { length_ms: 60 }),

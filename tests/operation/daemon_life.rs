@@ -6,6 +6,7 @@ use std::{
     fs::OpenOptions,
     io,
     io::{PipeReader, PipeWriter, Read, Write},
+    net::TcpStream,
     os::unix::net::UnixStream,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -302,5 +303,61 @@ fn u_27_a_silent_peer_is_unreachable_at_once_and_gone_after_its_time() {
         pair.start(1);
         pair.wait_routes_up(0);
         wait_until("the peer is back", || is_gone(&pair)["peers"][0]["gone"] == false);
+    });
+}
+
+/// D3, D12.
+#[test]
+fn packets_to_a_dead_peer_are_answered_and_its_session_says_who_ended_it() {
+    in_namespace("packets_to_a_dead_peer_are_answered_and_its_session_says_who_ended_it", || {
+        let settings =
+            SiteSettings { common: "[failover]\nunreachable = 500\n", ..SiteSettings::default() };
+        let mut pair = NodePair::prepared_for(2, settings).start_and_wait();
+        let events = pair.events(0);
+        let peer = |pair: &NodePair| {
+            let peers = pair.daemons[0].as_ref().unwrap().get_json("/v1/peers").unwrap();
+            peers["peers"][0].clone()
+        };
+        let connect = |pair: &NodePair, six: bool| {
+            let at = pair.endpoint(1, six);
+            let connected = pair
+                .lab
+                .node_netns(0)
+                .run_inside(|| TcpStream::connect_timeout(&at, 2 * TEST_TIMEOUT));
+            connected.unwrap_err().kind()
+        };
+        // Nobody listens there: the peer's own stack answers.
+        assert_eq!(connect(&pair, false), io::ErrorKind::ConnectionRefused);
+
+        // Killed, it says nothing: the keys stay, and the session is marked.
+        pair.daemons[1].take().unwrap().kill().unwrap();
+        for six in [false, true] {
+            assert_eq!(connect(&pair, six), io::ErrorKind::HostUnreachable, "IPv6: {six}");
+        }
+        let silent = peer(&pair);
+        assert_eq!(silent["session_state"], "silent", "{silent}");
+        assert_eq!((&silent["adapter_up"], &silent["reachable"]), (&Value::Null, &false.into()));
+        assert_eq!(silent["session_end_cause"], Value::Null, "{silent}");
+        assert!(pair.drops(0, "unreachable") >= 2);
+
+        pair.start(1);
+        pair.wait_routes_up(0);
+        wait_until("the adapter carries again", || {
+            connect(&pair, false) == io::ErrorKind::ConnectionRefused
+        });
+
+        // Stopped, it says so.
+        let since = SystemTime::now();
+        pair.daemons[1].take().unwrap().stop().unwrap();
+        let is_end = |event: &EventLine| event.name == "session-ended";
+        let ended = events.wait_for("the end", since, TEST_TIMEOUT, is_end).unwrap();
+        assert_eq!(ended.str_field("by"), Some("peer"));
+        assert_eq!(ended.str_field("cause"), Some("peer-stopped"));
+        wait_until("the peer's state to say so", || {
+            let stopped = peer(&pair);
+            stopped["session_ended_by"] == "peer" && stopped["session_state"] == "none"
+        });
+        // Without a session too.
+        assert_eq!(connect(&pair, false), io::ErrorKind::HostUnreachable);
     });
 }

@@ -266,6 +266,7 @@ fn look_up() -> Case {
         fib.by_v4.insert(Ipv4Addr::new(169, 254, 2, place), usize::from(place));
         let peer = PeerId(place.into());
         fib.peers.push(FibPeer {
+            is_unreachable: false,
             peer,
             session: None,
             active: None,

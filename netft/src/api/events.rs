@@ -59,7 +59,10 @@ impl Stream for EventStream {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use netft_proto::{PeerId, Time, route::EventKind};
+    use netft_proto::{
+        PeerId, Time,
+        route::{EventKind, SessionEndCause},
+    };
 
     use super::*;
 
@@ -68,14 +71,17 @@ mod tests {
         let (sender, receiver) = broadcast::channel(2);
         let mut stream = EventStream::new(receiver);
         for number in 0..3 {
-            let kind = EventKind::SessionEnded { peer: PeerId(number) };
+            let kind = EventKind::SessionEnded {
+                peer: PeerId(number),
+                cause: SessionEndCause::PeerStopped,
+            };
             sender.send(Event { at: Time::ZERO, kind }).unwrap();
         }
         drop(sender);
         let mut numbers = Vec::new();
         assert_eq!(stream.next().await.unwrap().unwrap_err(), MissedEvents(1));
         while let Some(Ok(event)) = StreamExt::next(&mut stream).await {
-            let EventKind::SessionEnded { peer } = event.kind else { continue };
+            let EventKind::SessionEnded { peer, .. } = event.kind else { continue };
             numbers.push(peer.0);
         }
         assert_eq!(numbers, [1, 2]);

@@ -12,11 +12,11 @@ use netft_proto::{
     failover::stall_histogram::StallHistogram,
     ids::{NodeKey, PeerId, RouteId, virtual_addrs::VirtualAddrs},
     overrides::OperatorOverrides,
-    route::{PeerPolicies, PeerStatus, RouteStatus},
+    route::{PeerPolicies, PeerStatus, RouteStatus, SessionEndCause},
     time::Time,
     topology::NetworkInfo,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 pub use crate::api::counters::CounterSnapshot;
 use crate::api::session::SessionProblem;
@@ -114,8 +114,20 @@ pub struct PeerInfo {
     pub peer_adapter_up: Option<bool>,
     /// Why there is no session, or none that works.
     pub session_problem: Option<SessionProblem>,
+    /// Why the last session ended; `None` while there is one, and before the first.
+    #[serde(serialize_with = "serialize_session_end")]
+    pub session_end: Option<SessionEndCause>,
     /// Why nothing comes back from it through the adapter, while a route to it is usable.
     pub overlay_problem: Option<&'static str>,
     /// The policies by which data to it uses its routes.
     pub policies: PeerPolicies,
+}
+
+// `serialize_with` passes a reference.
+#[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref)]
+fn serialize_session_end<S: Serializer>(
+    cause: &Option<SessionEndCause>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    cause.map(SessionEndCause::as_str).serialize(serializer)
 }

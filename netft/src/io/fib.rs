@@ -16,6 +16,7 @@ use netft_proto::{
     packet::token_bucket::TokenBucket,
     route::policy::PacketFields,
     session::Session,
+    wire::DropReason,
 };
 
 use crate::io::{
@@ -88,6 +89,8 @@ pub struct FibPeer {
     pub session: Option<Arc<Session>>,
     /// The path of data; `None` while no route is usable.
     pub active: Option<Arc<Path>>,
+    /// No path has been usable for `failover.unreachable`.
+    pub is_unreachable: bool,
     /// The path of copies while the active one is suspect.
     pub duplicate: Option<Arc<Path>>,
     /// The other usable paths, best first: unacknowledged data is retransmitted on them.
@@ -116,6 +119,17 @@ impl FibPeer {
         let failover = Forwarding { path, duplicate: self.duplicate.as_deref() };
         let Some(steering) = &self.steering else { return Some(failover) };
         Some(steering.select_forwarding(failover, &fields()))
+    }
+
+    /// The reason of a drop, once the peer is unreachable for longer than its time.
+    #[cold]
+    pub fn explain_drop(&self, reason: DropReason) -> DropReason {
+        match reason {
+            DropReason::NoRoute | DropReason::NoSession if self.is_unreachable => {
+                DropReason::Unreachable
+            }
+            reason => reason,
+        }
     }
 
     /// The largest frame that every usable path carries, so that each frame can be retransmitted on

@@ -151,6 +151,7 @@ mod tests {
             })
             .collect();
         FibPeer {
+            is_unreachable: false,
             peer: PeerId(0),
             session: None,
             active: paths.first().map(|first| first.path.clone()),

@@ -130,6 +130,13 @@ pub enum EventDetail {
     SessionEnded {
         /// The peer's name.
         peer: String,
+        /// The end that closed it: `peer` or `this-node`.
+        #[serde(default)]
+        by: String,
+        /// `peer-stopped`, `peer-replaced`, `peer-refused`, `replaced`, `violation` or
+        /// `peer-removed`.
+        #[serde(default)]
+        cause: String,
     },
     /// Data to a peer moved to another route.
     Moved {
@@ -393,7 +400,7 @@ impl EventDetail {
             | Self::EarlyWarning { peer, .. }
             | Self::Ready { peer, .. }
             | Self::SessionEstablished { peer, .. }
-            | Self::SessionEnded { peer }
+            | Self::SessionEnded { peer, .. }
             | Self::Moved { peer, .. }
             | Self::Suspect { peer, .. }
             | Self::OverlayLost { peer, .. }

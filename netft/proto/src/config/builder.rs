@@ -66,6 +66,7 @@ impl Config {
             (&keys::FAILOVER_HOLD, millis(self.failover.hold_down)),
             (&keys::FAILOVER_MTU_RAISE, millis(self.failover.pmtu_raise_timer)),
             (&keys::FAILOVER_GONE, millis(self.failover.gone_after)),
+            (&keys::FAILOVER_UNREACHABLE, millis(self.failover.unreachable_after)),
             (&keys::SESSION_PORT, u64::from(self.session.port)),
             (&keys::SESSION_REKEY, self.session.rekey_interval.as_secs()),
             (&keys::RESEND_BYTES, self.retransmit_limits.bytes as u64),

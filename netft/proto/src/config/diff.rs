@@ -124,6 +124,11 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
         describe_duration(old.failover.gone_after),
         describe_duration(new.failover.gone_after),
     );
+    set(
+        "silence until packets to a peer are answered as unreachable",
+        describe_duration(old.failover.unreachable_after),
+        describe_duration(new.failover.unreachable_after),
+    );
     let bound = |rate: u32| if rate == 0 { "off".to_owned() } else { format!("{rate}/s") };
     set("multicast", bound(old.adapter.multicast), bound(new.adapter.multicast));
     set("forwarding", yes_or_no(old.adapter.forward), yes_or_no(new.adapter.forward));

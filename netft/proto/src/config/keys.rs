@@ -12,7 +12,7 @@ use crate::{
         limits::*,
     },
     loss_detection::{DEFAULT_AGE, DEFAULT_BYTES},
-    route::{DEFAULT_GONE_AFTER, PMTU_RAISE_TIMER, RouteClass},
+    route::{DEFAULT_GONE_AFTER, DEFAULT_UNREACHABLE_AFTER, PMTU_RAISE_TIMER, RouteClass},
 };
 
 /// Every table, in the order of the reference.
@@ -207,6 +207,11 @@ config_keys! {
     /// once; whoever decides that a node is dead should wait for this.
     FAILOVER_GONE = "failover.gone", KeySyntax::Number(GONE_LIMITS),
         Number(DEFAULT_GONE_AFTER.as_millis() as u64), Live, "40000";
+    /// How long no route to a peer is usable until this node answers packets to it with ICMP
+    /// "destination unreachable": connects fail at once in place of hanging, established TCP
+    /// connections wait on (RFC 1122 section 4.2.3.9).
+    FAILOVER_UNREACHABLE = "failover.unreachable", KeySyntax::Number(UNREACHABLE_LIMITS),
+        Number(DEFAULT_UNREACHABLE_AFTER.as_millis() as u64), Live, "10000";
 
     /// UDP port of every local address, and of peers' addresses that name none.
     SESSION_PORT = "session.port", KeySyntax::Number(PORT_LIMITS), Number(DEFAULT_PORT as u64),

@@ -103,6 +103,7 @@ pub(super) const REKEY_LIMITS: NumberLimits = NumberLimits::new(60, 86_400, "sec
 pub(super) const HISTORY_LIMITS: NumberLimits = NumberLimits::new(0, 40, "heartbeats");
 pub(super) const HOLD_DOWN_LIMITS: NumberLimits = NumberLimits::new(0, 600_000, "ms");
 pub(super) const PMTU_RAISE_LIMITS: NumberLimits = NumberLimits::new(1000, 3_600_000, "ms");
+pub(super) const UNREACHABLE_LIMITS: NumberLimits = NumberLimits::new(0, 3_600_000, "ms");
 pub(super) const GONE_LIMITS: NumberLimits = NumberLimits::new(500, 3_600_000, "ms");
 pub(super) const RETRANSMIT_BYTES_LIMITS: NumberLimits = NumberLimits::new(0, 1 << 32, "bytes");
 pub(super) const RETRANSMIT_AGE_LIMITS: NumberLimits = NumberLimits::new(10, 60_000, "ms");

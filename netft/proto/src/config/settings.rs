@@ -22,7 +22,7 @@ use crate::{
     },
     ids::{NodeKey, virtual_addrs::VirtualAddrs},
     loss_detection::RetransmitLimits,
-    route::{DEFAULT_GONE_AFTER, PMTU_RAISE_TIMER, RouteClass, Timing},
+    route::{DEFAULT_GONE_AFTER, DEFAULT_UNREACHABLE_AFTER, PMTU_RAISE_TIMER, RouteClass, Timing},
 };
 
 /// Everything a node needs to know, grouped as the tables of `netft.toml` are.
@@ -192,6 +192,8 @@ pub struct FailoverConfig {
     pub pmtu_raise_timer: Duration,
     /// How long a peer must be silent on every route until it is gone: unreachable it is at once.
     pub gone_after: Duration,
+    /// How long no route to a peer is usable until packets to it are answered as unreachable.
+    pub unreachable_after: Duration,
 }
 
 /// Pairing of local and remote addresses.
@@ -240,6 +242,7 @@ impl Default for FailoverConfig {
             hold_down: DEFAULT_HOLD_DOWN,
             pmtu_raise_timer: PMTU_RAISE_TIMER,
             gone_after: DEFAULT_GONE_AFTER,
+            unreachable_after: DEFAULT_UNREACHABLE_AFTER,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
         event::EventKind,
         params::Attributes,
         peer_route::Route,
+        session_end::SessionEndCause,
         spec::{RouteChange, RouteSpec},
         state::Reason,
     },
@@ -69,7 +70,12 @@ pub(crate) fn session_up(peer: &mut Peer, now: Time, boot_id: u64) {
     }
 }
 
-pub(crate) fn session_down(peer: &mut Peer, context: &mut EngineContext, now: Time) {
+pub(crate) fn session_down(
+    peer: &mut Peer,
+    context: &mut EngineContext,
+    now: Time,
+    cause: SessionEndCause,
+) {
     if !peer.session.end() {
         return;
     }
@@ -79,7 +85,7 @@ pub(crate) fn session_down(peer: &mut Peer, context: &mut EngineContext, now: Ti
         route.reset_session(Reason::SessionLost);
         route.requests.stop();
     }
-    context.push_event(now, EventKind::SessionEnded { peer: peer.id });
+    context.push_event(now, EventKind::SessionEnded { peer: peer.id, cause });
 }
 
 pub(crate) fn add_route(

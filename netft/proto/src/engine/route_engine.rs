@@ -30,6 +30,7 @@ use crate::{
         event::EventKind,
         forwarding::PeerForwarding,
         peer_route::Route,
+        session_end::SessionEndCause,
         spec::RouteSpec,
         status::{PeerStatus, RouteStatus},
     },
@@ -239,8 +240,10 @@ impl Engine {
             EngineInput::SessionUp { peer, boot_id } => {
                 self.update_peer(now, peer, |peer, _| session_up(peer, now, boot_id));
             }
-            EngineInput::SessionDown(peer) => {
-                self.update_peer(now, peer, |peer, context| session_down(peer, context, now));
+            EngineInput::SessionDown(peer, cause) => {
+                self.update_peer(now, peer, |peer, context| {
+                    session_down(peer, context, now, cause);
+                });
             }
             EngineInput::Heartbeat { peer, route, heartbeat } => {
                 self.on_heartbeat(now, now, (peer, route), &heartbeat, false)?;
@@ -400,7 +403,10 @@ impl Engine {
         }
         peer.reevaluate(&mut self.context, now);
         if peer.session.is_up() {
-            self.context.push_event(now, EventKind::SessionEnded { peer: id });
+            self.context.push_event(
+                now,
+                EventKind::SessionEnded { peer: id, cause: SessionEndCause::PeerRemoved },
+            );
         }
         self.on_peer_changed(id);
     }

@@ -9,6 +9,7 @@ use crate::{
     loss_detection::{DataLoss, DeliveryCounts},
     route::{
         event::Event,
+        session_end::SessionEndCause,
         spec::{RouteChange, RouteSpec},
         state::Reason,
     },
@@ -59,8 +60,8 @@ pub enum EngineInput {
         /// The peer's boot id: it distinguishes a restart from a new handshake.
         boot_id: u64,
     },
-    /// No session with the peer exists.
-    SessionDown(PeerId),
+    /// No session with the peer exists; why the last one ended.
+    SessionDown(PeerId, SessionEndCause),
     /// An authentic heartbeat of `peer` arrived on `route` (by socket and source address).
     Heartbeat {
         /// Its sender.

@@ -10,10 +10,10 @@ pub mod checksum;
 pub mod gro;
 pub mod gso;
 pub mod handshake_limit;
+pub mod icmp_error;
 pub mod ip;
 pub mod multicast;
 pub mod token_bucket;
-pub mod too_big;
 pub mod traffic;
 pub mod virtio_net;
 

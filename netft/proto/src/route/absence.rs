@@ -9,6 +9,9 @@ use crate::time::Time;
 
 /// Default of `failover.gone`.
 pub const DEFAULT_GONE_AFTER: Duration = Duration::from_secs(10);
+/// Default of `failover.unreachable`: a neighbour that answers no ARP request is unreachable for
+/// the kernel after 3 s too.
+pub const DEFAULT_UNREACHABLE_AFTER: Duration = Duration::from_secs(3);
 /// Longest time between two updates that counts as silence of the peer: beyond it this node was not
 /// scheduled.
 const MAX_UPDATE_INTERVAL: Duration = Duration::from_millis(500);

@@ -12,6 +12,7 @@ use crate::{
     ids::{PeerId, RouteId},
     route::{
         drain_state::DrainStage,
+        session_end::SessionEndCause,
         spec::RouteSpec,
         state::{Reason, RouteState},
     },
@@ -145,6 +146,8 @@ pub enum EventKind {
     SessionEnded {
         /// The peer.
         peer: PeerId,
+        /// Why, and at which end.
+        cause: SessionEndCause,
     },
     /// Data on a route stays unacknowledged: it was retransmitted on another route, and data is
     /// duplicated there until heartbeats decide.

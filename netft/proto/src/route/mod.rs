@@ -33,6 +33,7 @@ pub(crate) mod route_fsm;
 pub(crate) mod route_stats;
 pub(crate) mod routes;
 pub(crate) mod select;
+pub(crate) mod session_end;
 pub(crate) mod spec;
 pub(crate) mod state;
 pub(crate) mod status;
@@ -52,7 +53,7 @@ pub use crate::{
         },
     },
     route::{
-        absence::{DEFAULT_GONE_AFTER, PeerAbsence},
+        absence::{DEFAULT_GONE_AFTER, DEFAULT_UNREACHABLE_AFTER, PeerAbsence},
         drain_state::{DrainStage, DrainStatus},
         event::{Event, EventKind, NetworkChange},
         forwarding::PeerForwarding,
@@ -62,6 +63,7 @@ pub use crate::{
             Attributes, Delay, ParamError, Priority, RouteClass, Threshold, Timing, Transport,
         },
         policy::{PeerChange, PeerPolicies, Policy, TrafficClass},
+        session_end::{SessionCloser, SessionEndCause},
         spec::{RouteChange, RouteSpec},
         state::{Reason, RouteState},
         status::{HeartbeatCounters, HoldDownStatus, PeerStatus, RouteQuality, RouteStatus},

@@ -3,6 +3,7 @@
 use crate::{
     engine::{Engine, EngineInput, EngineOutput},
     ids::{PeerId, RouteId},
+    route::SessionEndCause,
     sim::{
         cluster::{ClusterState, SimStep},
         converge::ConvergenceCheck,
@@ -185,7 +186,10 @@ impl<'a> Simulation<'a> {
                 if self.cluster.nodes[to].sessions[peer] == Some(session) {
                     self.cluster.nodes[to].sessions[peer] = None;
                     self.cluster.observe(|checker| checker.reset_peer_cadence(to, peer));
-                    self.feed_engine(to, EngineInput::SessionDown(peer_id(peer)));
+                    self.feed_engine(
+                        to,
+                        EngineInput::SessionDown(peer_id(peer), SessionEndCause::PeerStopped),
+                    );
                     self.cluster.refresh_truth();
                 }
             }

@@ -56,6 +56,9 @@ define_drop_reasons! {
     NoSession = "no_session",
     /// No route to the peer is usable.
     NoRoute = "no_route",
+    /// No route to the peer has been usable for `failover.unreachable`: the sender got ICMP
+    /// "destination unreachable".
+    Unreachable = "unreachable",
     /// The packet is larger than the route's MTU.
     TooBig = "too_big",
     /// A frame of this node came back through the adapter (routing loop).

@@ -368,13 +368,13 @@ impl Driver {
                     self.on_session_up(peer, boot_id);
                 }
             }
-            FromQuic::SessionDown { peer, local_session } => {
+            FromQuic::SessionDown { peer, local_session, cause } => {
                 let Some(entry) = self.peers.get_mut(peer) else { return };
-                let end = entry.remove_session(local_session);
-                tracing::debug!(%peer, session = local_session, ?end, "session keys removed");
+                let end = entry.remove_session(local_session, cause);
+                tracing::debug!(%peer, session = local_session, ?end, %cause, "keys removed");
                 self.publisher.mark_dirty("a session is over");
                 if end == SessionEnd::Last {
-                    self.feed_engine(EngineInput::SessionDown(peer));
+                    self.feed_engine(EngineInput::SessionDown(peer, cause));
                 }
             }
             FromQuic::Interfaces { peer, list } => {

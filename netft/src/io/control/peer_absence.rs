@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use netft_proto::{
+    config::FailoverConfig,
     ids::PeerId,
     route::{EventKind, PeerAbsence},
     time::Time,
@@ -16,15 +17,28 @@ const ABSENCE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Every peer's absence.
 #[derive(Default)]
 pub(super) struct AbsentPeers {
-    peers: BTreeMap<PeerId, PeerAbsence>,
+    peers: BTreeMap<PeerId, AbsentPeer>,
     next_check: Time,
     next_update: Option<Time>,
+}
+
+/// The two ways in which a peer may be absent.
+struct AbsentPeer {
+    /// No heartbeat of it arrives on any route.
+    silence: PeerAbsence,
+    /// No route to it is usable.
+    unrouted: PeerAbsence,
 }
 
 impl AbsentPeers {
     /// The peer has been silent for `failover.gone`.
     pub(super) fn is_gone(&self, peer: PeerId) -> bool {
-        self.peers.get(&peer).is_some_and(PeerAbsence::is_gone)
+        self.peers.get(&peer).is_some_and(|peer| peer.silence.is_gone())
+    }
+
+    /// No route to the peer has been usable for `failover.unreachable`.
+    pub(super) fn is_unreachable(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.unrouted.is_gone())
     }
 }
 
@@ -41,17 +55,28 @@ impl Component for AbsentPeers {
             return;
         }
         self.next_check = now + ABSENCE_CHECK_INTERVAL;
-        let after = view.config.failover.gone_after;
+        let FailoverConfig { gone_after: after, unreachable_after, .. } = view.config.failover;
         let statuses = view.engine.peer_statuses();
         self.peers.retain(|peer, _| statuses.iter().any(|status| status.peer == *peer));
         for status in statuses {
             let peer = status.peer;
-            let absence = self.peers.entry(peer).or_insert_with(|| PeerAbsence::new(now));
-            if absence.update(now, status.heard, after) {
+            let absent = self.peers.entry(peer).or_insert_with(|| AbsentPeer {
+                silence: PeerAbsence::new(now),
+                unrouted: PeerAbsence::new(now),
+            });
+            if absent.silence.update(now, status.heard, after) {
                 actions.push(Action::Emit(EventKind::RemoteGone { peer, after }));
             }
+            if absent.unrouted.update(now, status.reachable, unreachable_after) {
+                actions.push(Action::RebuildTable("a peer is unreachable for its time"));
+            }
         }
-        self.next_update = self.peers.values().filter_map(|peer| peer.next_update(after)).min();
+        let due = |peer: &AbsentPeer| {
+            let updates =
+                [peer.silence.next_update(after), peer.unrouted.next_update(unreachable_after)];
+            updates.into_iter().flatten().min()
+        };
+        self.next_update = self.peers.values().filter_map(due).min();
     }
 }
 
@@ -64,10 +89,11 @@ mod tests {
     fn a_silent_peer_is_unreachable_at_once_and_gone_after_its_time() {
         let mut node = TestNode::new(2);
         node.config.failover.gone_after = Duration::from_secs(3);
+        node.config.failover.unreachable_after = Duration::from_secs(1);
         let route = node.add_route(PeerId(1));
         node.bring_up(Time::from_millis(1), PeerId(1), route);
         let mut absent = AbsentPeers::default();
-        let mut gone = Vec::new();
+        let (mut gone, mut unreachable) = (Vec::new(), Vec::new());
         for at in (0..6000).step_by(10).map(Time::from_millis) {
             if at >= Time::from_millis(2000) {
                 node.engine.on_timer(at);
@@ -75,15 +101,22 @@ mod tests {
                 node.bring_up(at, PeerId(1), route);
             }
             for action in due_actions(&mut absent, at, &node) {
-                let Action::Emit(EventKind::RemoteGone { peer, .. }) = action else {
-                    panic!("{action:?}")
-                };
-                gone.push((peer, at.as_millis()));
+                match action {
+                    Action::Emit(EventKind::RemoteGone { peer, .. }) => {
+                        gone.push((peer, at.as_millis()));
+                    }
+                    Action::RebuildTable(_) => unreachable.push(at.as_millis()),
+                    action => panic!("{action:?}"),
+                }
             }
         }
         // The first was never heard; the second was, until two seconds.
         assert_eq!(gone.iter().map(|(peer, _)| peer.0).collect::<Vec<_>>(), [0, 1]);
         assert!((3000..3200).contains(&gone[0].1) && (5000..5500).contains(&gone[1].1), "{gone:?}");
+        assert!((1000..1200).contains(&unreachable[0]), "{unreachable:?}");
+        assert!((3000..3500).contains(&unreachable[1]), "{unreachable:?}");
+        assert_eq!(unreachable.len(), 2);
+        assert!(absent.is_unreachable(PeerId(0)) && absent.is_unreachable(PeerId(1)));
         assert!(absent.is_gone(PeerId(1)) && absent.next_wake().is_none());
     }
 }

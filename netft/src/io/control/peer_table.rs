@@ -3,8 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use netft_proto::{
-    config::Config, engine::EngineInput, failover::cost::LossCounters, ids::PeerId,
-    overrides::OperatorOverrides, route::PeerPolicies, session::Session, time::Time,
+    config::Config,
+    engine::EngineInput,
+    failover::cost::LossCounters,
+    ids::PeerId,
+    overrides::OperatorOverrides,
+    route::{PeerPolicies, SessionEndCause},
+    session::Session,
+    time::Time,
 };
 
 use crate::api::session::{SessionCause, SessionProblem};
@@ -37,6 +43,8 @@ pub(super) struct PeerEntry {
     reported_loss: LossCounters,
     /// Why the last handshake failed, and when; until a session is up.
     handshake_problem: Option<(Time, SessionProblem)>,
+    /// Why the last session ended; until the next one is up.
+    pub(super) session_end: Option<SessionEndCause>,
     /// Why its names are not resolved, by name.
     pub(super) name_problems: BTreeMap<String, String>,
     /// The policies of the config, where an operator has changed them since.
@@ -67,6 +75,7 @@ impl PeerEntry {
     pub(super) fn add_session(&mut self, session: Arc<Session>, preferred: bool, adapter_up: bool) {
         self.adapter_up = Some(adapter_up);
         self.handshake_problem = None;
+        self.session_end = None;
         if preferred || self.preferred.is_none() {
             self.preferred = Some(session.local_id());
         }
@@ -102,7 +111,7 @@ impl PeerEntry {
         self.preferred_session().map(|session| session.boot_id())
     }
 
-    pub(super) fn remove_session(&mut self, local_id: u32) -> SessionEnd {
+    pub(super) fn remove_session(&mut self, local_id: u32, cause: SessionEndCause) -> SessionEnd {
         for over in self.live.extract_if(.., |one| one.local_id() == local_id) {
             self.ended_loss = add_loss_counters(self.ended_loss, &over);
         }
@@ -114,6 +123,7 @@ impl PeerEntry {
         }
         self.adapter_up = None;
         self.reported_boot_id = None;
+        self.session_end = Some(cause);
         SessionEnd::Last
     }
 
@@ -296,9 +306,11 @@ mod tests {
         assert_eq!(peer.preferred_session().unwrap().local_id(), 1);
         assert_eq!(peer.prefer_session(2), Some(7));
         assert!(!peer.record_boot_id(7));
-        assert_eq!(peer.remove_session(2), SessionEnd::OthersLeft);
+        assert_eq!(peer.remove_session(2, SessionEndCause::Replaced), SessionEnd::OthersLeft);
         assert_eq!(peer.preferred_session().unwrap().local_id(), 1);
-        assert_eq!(peer.remove_session(1), SessionEnd::Last);
+        assert_eq!(peer.session_end, None);
+        assert_eq!(peer.remove_session(1, SessionEndCause::PeerStopped), SessionEnd::Last);
+        assert_eq!(peer.session_end, Some(SessionEndCause::PeerStopped));
         assert_eq!((peer.adapter_up, peer.reported_boot_id), (None, None));
         assert!(peer.record_boot_id(8), "the former boot id outlives its sessions");
     }

@@ -55,7 +55,10 @@ pub(super) fn session_problem(
     if status.session {
         return Some(silent_session(view, peer, status, now));
     }
-    let dialled = "dialling: no answer yet; is netftd running there?";
+    let dialled = match entry.session_end {
+        Some(cause) => format!("the last session ended: {}; dialling", cause.description()),
+        None => "dialling: no answer yet; is netftd running there?".to_owned(),
+    };
     Some(handshake.cloned().map_or_else(
         || SessionProblem::new(SessionCause::NoAnswer, dialled),
         |problem| {
@@ -145,7 +148,10 @@ mod tests {
 
     use std::time::Duration;
 
-    use netft_proto::{engine::EngineInput, route::Reason};
+    use netft_proto::{
+        engine::EngineInput,
+        route::{Reason, SessionEndCause},
+    };
 
     use super::*;
     use crate::io::control::test_node::TestNode;
@@ -171,7 +177,9 @@ mod tests {
         let silent = problem(&node, later).unwrap();
         assert_eq!(silent.cause, SessionCause::Silent);
         assert_eq!(silent.text, "no heartbeat for 12 s on its one route: heartbeats missed");
-        node.engine.on_input(later, EngineInput::SessionDown(PeerId(0))).unwrap();
+        node.engine
+            .on_input(later, EngineInput::SessionDown(PeerId(0), SessionEndCause::PeerStopped))
+            .unwrap();
         assert_eq!(cause(&node), Some(SessionCause::NoAnswer));
         node.routes.get_mut(route).unwrap().reported_fault = Some(Reason::CarrierLost);
         let down = problem(&node, later).unwrap();

@@ -59,6 +59,7 @@ pub(super) fn build_snapshot(
                     key: peer.key,
                     addrs: peer.addrs,
                     is_gone: components.absent.is_gone(peer.id),
+                    session_end: view.peers.get(peer.id)?.session_end,
                     peer_adapter_up: view.peers.get(peer.id)?.adapter_up,
                     policies: peer.policies.clone(),
                 })

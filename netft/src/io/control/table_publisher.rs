@@ -161,8 +161,10 @@ impl TablePublisher {
             fib.by_v6.insert(config.addrs.v6, place);
             let candidates = row.map_or(&[][..], |row| &row.candidates);
             let backups = row.map_or(&[][..], |row| &row.backups);
+            let is_routed = row.is_some_and(|row| row.active.is_some());
             let find = |id: Option<RouteId>| id.and_then(|id| paths.get(&id).cloned());
             fib.peers.push(FibPeer {
+                is_unreachable: !is_routed && components.absent.is_unreachable(peer),
                 peer,
                 session: entry.preferred_session().cloned(),
                 active: find(row.and_then(|row| row.active)),

@@ -216,6 +216,7 @@ mod tests {
                 transport: None,
             };
             fib.peers.push(FibPeer {
+                is_unreachable: false,
                 peer: PeerId(peer),
                 session: Some(session(LEFT, (1, 2))),
                 active: Some(Arc::new(path)),

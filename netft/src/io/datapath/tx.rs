@@ -11,9 +11,9 @@ use netft_proto::{
     loss_detection::RetransmitLimits,
     packet::{
         gso::GsoPlan,
+        icmp_error::{self, IcmpError},
         ip::InnerHeaders,
         token_bucket::TokenBucket,
-        too_big,
         virtio_net::{VNET_HDR_LEN, VnetHdr},
     },
     route::policy::PacketFields,
@@ -65,8 +65,8 @@ pub(super) struct TxPipeline {
     queue_id: u8,
     input: Box<[u8]>,
     batch: TxBatch,
-    /// Rate limit of ICMP "packet too big" replies to the local stack.
-    too_big_limit: TokenBucket,
+    /// Rate limit of ICMP errors to the local stack.
+    icmp_limit: TokenBucket,
     /// A datagram of a super-packet that is to be fragmented; empty before the first.
     scratch: Vec<u8>,
 }
@@ -77,7 +77,7 @@ pub(super) struct TxTurn<'a> {
     pub(super) fib: &'a Fib,
     pub(super) batch: &'a mut TxBatch,
     queue: &'a TunQueue,
-    too_big_limit: &'a TokenBucket,
+    icmp_limit: &'a TokenBucket,
     pub(super) scratch: &'a mut Vec<u8>,
     pub(super) context: TxContext<'a>,
     /// The target of the frames in `batch`, by the address that was looked up.
@@ -93,7 +93,7 @@ impl TxPipeline {
             queue_id,
             input,
             batch,
-            too_big_limit: too_big::icmp_rate_limit(),
+            icmp_limit: icmp_error::icmp_rate_limit(),
             scratch: Vec::new(),
         }
     }
@@ -124,13 +124,13 @@ impl TxPipeline {
         driver_queue: &mut DriverQueue,
     ) -> TxOutcome {
         let context = TxContext { counters, driver_queue };
-        let Self { queue_id, input, batch, too_big_limit, scratch } = self;
+        let Self { queue_id, input, batch, icmp_limit, scratch } = self;
         let mut turn = TxTurn {
             queue_id: *queue_id,
             fib,
             batch,
             queue,
-            too_big_limit,
+            icmp_limit,
             scratch,
             context,
             target: None,
@@ -185,29 +185,36 @@ impl<'a> TxTurn<'a> {
             Ok(()) => Counters::add(&self.context.counters.tx_bytes, packet.len() as u64),
             Err(reason) => {
                 self.context.counters.count_drop(reason);
-                if reason == DropReason::TooBig {
-                    self.send_too_big(packet);
+                match reason {
+                    DropReason::TooBig => self.send_too_big(packet),
+                    DropReason::Unreachable => self.send_icmp_error(packet, IcmpError::Unreachable),
+                    _ => {}
                 }
             }
         }
     }
 
-    /// Sends the local stack an ICMP "packet too big" through the adapter, with the MTU to that
-    /// peer.
+    /// Tells the local stack the MTU to that peer.
     #[cold]
     fn send_too_big(&mut self, packet: &[u8]) {
         let Some((_, to)) = &self.target else { return };
-        let Ok(inner) = InnerHeaders::parse(packet) else { return };
-        let mut answer = [0; too_big::MAX_ICMP_LEN];
         let room = to.max_frame - FRAME_OVERHEAD;
         let carried = if to.session.peer_accepts_fragments() {
             FragmentLayout::max_packet_len(room)
         } else {
             room
         };
-        let len = too_big::write_too_big_reply(packet, &inner, carried, &mut answer);
+        self.send_icmp_error(packet, IcmpError::TooBig(carried));
+    }
+
+    /// Sends the local stack an ICMP error through the adapter.
+    #[cold]
+    fn send_icmp_error(&self, packet: &[u8], error: IcmpError) {
+        let Ok(inner) = InnerHeaders::parse(packet) else { return };
+        let mut answer = [0; icmp_error::MAX_ICMP_LEN];
+        let len = icmp_error::write_icmp_error(packet, &inner, error, &mut answer);
         let Some(answer) = len.and_then(|len| answer.get(..len)) else { return };
-        if !self.too_big_limit.try_take(clock::now(), 1) {
+        if !self.icmp_limit.try_take(clock::now(), 1) {
             return;
         }
         // An all-zero `virtio_net_hdr`: neither segmentation nor checksum is left to do.
@@ -273,7 +280,7 @@ impl<'a> TxTurn<'a> {
                 DropReason::NoPeer
             });
         };
-        target_for_peer(entry, self.queue_id, traffic)
+        target_for_peer(entry, self.queue_id, traffic).map_err(|reason| entry.explain_drop(reason))
     }
 
     /// Returns whether a packet goes to the remote end of a route: it is a frame of this node,

@@ -2,7 +2,9 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use netft_proto::{ids::PeerId, session::Session, wire::interfaces::Advertisement};
+use netft_proto::{
+    ids::PeerId, route::SessionEndCause, session::Session, wire::interfaces::Advertisement,
+};
 
 use tokio::sync::oneshot;
 
@@ -56,6 +58,8 @@ pub(crate) enum FromQuic {
         peer: PeerId,
         /// This node's id of the session.
         local_session: u32,
+        /// Why it ended.
+        cause: SessionEndCause,
     },
     /// Interface list of the peer.
     Interfaces {

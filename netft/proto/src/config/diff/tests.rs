@@ -42,7 +42,7 @@ fn the_same_config_changes_nothing() {
 #[test]
 fn each_change_is_one_line() {
     type Case = (fn(&mut Config), &'static [&'static str]);
-    let cases: [Case; 19] = [
+    let cases: [Case; 20] = [
         (
             |c| {
                 c.site = "north".into();
@@ -77,6 +77,10 @@ fn each_change_is_one_line() {
         (
             |c| c.failover.gone_after = Duration::from_secs(40),
             &["~ silence until a peer is gone: 10 s → 40 s"],
+        ),
+        (
+            |c| c.failover.unreachable_after = Duration::from_secs(40),
+            &["~ silence until packets to a peer are answered as unreachable: 3 s → 40 s"],
         ),
         (
             |c| c.heartbeat.timings = ClassTimings::WINDOWS_PROFILE,

@@ -90,7 +90,7 @@ fn requests_come_every_75_to_100_percent_of_the_delay_while_one_may_send() {
     rig.forget();
     rig.pass(DELAY * 10);
     assert_eq!(rig.requests(1), 0);
-    rig.input(EngineInput::SessionDown(PEER));
+    rig.input(EngineInput::SessionDown(PEER, SessionEndCause::PeerStopped));
     assert_eq!(rig.engine.next_wake(), None);
 }
 
@@ -274,7 +274,7 @@ fn two_peers_do_not_influence_each_other() {
             heartbeat.serial = 1_000_000;
             rig.input(EngineInput::Heartbeat { peer: other, route: RouteId(50), heartbeat });
             rig.input(EngineInput::Fault { route: RouteId(50), reason: Reason::SendError });
-            rig.input(EngineInput::SessionDown(other));
+            rig.input(EngineInput::SessionDown(other, SessionEndCause::PeerStopped));
             rig.input(EngineInput::RemovePeer(other));
         }
         rig.forget();

@@ -31,7 +31,7 @@ fn a_heartbeat_on_a_route_of_another_peer_or_none_is_misrouted() {
         heartbeat.your_route = 0;
         assert_eq!(refused(&mut rig, on, heartbeat), Some(DropReason::Misrouted));
     }
-    rig.input(EngineInput::SessionDown(PEER));
+    rig.input(EngineInput::SessionDown(PEER, SessionEndCause::PeerStopped));
     let heartbeat = rig.heartbeat(1, &[1]);
     assert_eq!(refused(&mut rig, 1, heartbeat), Some(DropReason::NoSession));
 }

@@ -20,7 +20,7 @@ use crate::{
     ids::{PeerId, RouteId},
     route::{
         Attributes, Delay, EventKind, Priority, Reason, RouteChange, RouteClass, RouteSpec,
-        RouteState, RouteStatus, Threshold, Timing, Transport,
+        RouteState, RouteStatus, Threshold, Timing, Transport, session_end::SessionEndCause,
     },
     time::Time,
     wire::{

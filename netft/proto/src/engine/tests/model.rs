@@ -111,7 +111,7 @@ impl Model {
             }
             Op::NoSession(peer) => {
                 self.sessions.remove(&PeerId(peer));
-                EngineInput::SessionDown(PeerId(peer))
+                EngineInput::SessionDown(PeerId(peer), SessionEndCause::PeerStopped)
             }
             Op::Fault(route, which) => {
                 self.faults.extend(known(route).then_some((route, which)));

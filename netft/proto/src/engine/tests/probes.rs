@@ -128,6 +128,6 @@ fn requests_are_answered_small_and_on_their_route_only() {
     rig.probes.clear();
     rig.input(probe(2, 2));
     assert!(rig.probes.is_empty(), "a route with a fault answers nothing");
-    rig.input(EngineInput::SessionDown(PEER));
+    rig.input(EngineInput::SessionDown(PEER, SessionEndCause::PeerStopped));
     assert_eq!(rig.try_input(probe(1, 1)), Err(DropReason::NoSession));
 }

@@ -119,7 +119,7 @@ fn a_restart_that_was_seen_as_silence_first_is_not_held_against_the_routes() {
 #[test]
 fn a_session_that_ended_and_came_back_is_not_held_against_the_routes() {
     let mut rig = Rig::up(2);
-    rig.input(EngineInput::SessionDown(PEER));
+    rig.input(EngineInput::SessionDown(PEER, SessionEndCause::PeerStopped));
     rig.input(EngineInput::SessionUp { peer: PEER, boot_id: 1 });
     rig.hear(2, &[1, 2]);
     rig.hear(1, &[1, 2]);
@@ -129,8 +129,8 @@ fn a_session_that_ended_and_came_back_is_not_held_against_the_routes() {
 #[test]
 fn a_session_that_ends_takes_every_route_down_and_is_reported_once() {
     let mut rig = Rig::up(2);
-    rig.input(EngineInput::SessionDown(PEER));
-    rig.input(EngineInput::SessionDown(PEER));
+    rig.input(EngineInput::SessionDown(PEER, SessionEndCause::PeerStopped));
+    rig.input(EngineInput::SessionDown(PEER, SessionEndCause::PeerStopped));
     assert_eq!(names(&rig.events), ["ended", "not up", "not up", "moved", "unreachable"]);
     assert_eq!(rig.moves(), [(Some(1), None, Reason::SessionLost)]);
 }
@@ -170,7 +170,7 @@ fn inputs_about_what_does_not_exist_do_nothing() {
         EngineInput::RemoveRoute(route),
         EngineInput::ChangeRoute { id: route, change: RouteChange::default() },
         EngineInput::SessionUp { peer: PeerId(9), boot_id: 1 },
-        EngineInput::SessionDown(PeerId(9)),
+        EngineInput::SessionDown(PeerId(9), SessionEndCause::PeerStopped),
         EngineInput::Fault { route, reason },
         EngineInput::FaultCleared { route, reason },
         EngineInput::FaultCleared { route: RouteId(1), reason },

@@ -73,7 +73,7 @@ fn a_session_that_ends_revokes_the_template() {
     let mut rig = Rig::up(1);
     let template = rig.engine.reply_template(PEER).unwrap().clone();
     let request = rig.heartbeat(1, &[1]);
-    rig.input(EngineInput::SessionDown(PEER));
+    rig.input(EngineInput::SessionDown(PEER, SessionEndCause::PeerStopped));
     assert!(rig.engine.reply_template(PEER).is_none());
     assert!(template.build_reply(1, RouteId(1), &request).is_none());
 }

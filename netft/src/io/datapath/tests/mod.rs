@@ -157,6 +157,7 @@ fn node_with_limits(
     let backup = active.map(|_| path(RouteId(ROUTE.0 + 1), remote));
     let path = path(ROUTE, to);
     let peer = FibPeer {
+        is_unreachable: false,
         peer: PEER,
         session: Some(session.clone()),
         active: Some(Arc::new(path)),

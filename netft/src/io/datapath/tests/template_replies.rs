@@ -81,6 +81,7 @@ fn a_request_that_changes_nothing_is_answered_without_waking_the_driver() {
         local_addrs: fib.local_addrs,
         sockets: [(right.socket.id, right.socket.clone())].into(),
         peers: vec![FibPeer {
+            is_unreachable: false,
             peer: PEER,
             session: Some(right.session.clone()),
             active: None,

@@ -10,9 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netft_proto::wire::{
-    interfaces::Advertisement,
-    topic::{Topic, WARNING_KEY_COPIED},
+use netft_proto::{
+    route::SessionEndCause,
+    wire::{
+        interfaces::Advertisement,
+        topic::{Topic, WARNING_KEY_COPIED},
+    },
 };
 use quinn::{Connection, ConnectionError};
 use tokio::{
@@ -394,16 +397,18 @@ impl PeerTask {
                     let peer = self.context.peer;
                     (self.report)(FromQuic::SessionPreferred { peer, local_session });
                 }
-                SessionChange::End(local_session) => self.end_session(local_session, "superseded"),
+                SessionChange::End(local_session) => {
+                    self.end_session(local_session, SessionEndCause::Replaced);
+                }
             }
         }
     }
 
-    fn end_session(&mut self, local_session: u32, reason: &str) {
+    fn end_session(&mut self, local_session: u32, cause: SessionEndCause) {
         let Some(live) = self.live_sessions.remove(&local_session) else { return };
         live.connection.close(CLOSE_SUPERSEDED, b"a newer session has taken over");
-        debug!(session = local_session, reason, "session ended");
-        (self.report)(FromQuic::SessionDown { peer: self.context.peer, local_session });
+        debug!(session = local_session, %cause, "session ended");
+        (self.report)(FromQuic::SessionDown { peer: self.context.peer, local_session, cause });
     }
 
     fn on_connection_lost(&mut self, local_session: u32, error: &ConnectionError) {
@@ -415,12 +420,14 @@ impl PeerTask {
             ConnectionError::ApplicationClosed(close) => {
                 self.sessions.remove_session(local_session);
                 match close.error_code {
-                    CLOSE_GOING_AWAY => self.end_session(local_session, "the peer is going away"),
+                    CLOSE_GOING_AWAY => {
+                        self.end_session(local_session, SessionEndCause::PeerStopped);
+                    }
                     CLOSE_SUPERSEDED | CLOSE_ABANDONED => {
-                        self.end_session(local_session, "superseded by the peer")
+                        self.end_session(local_session, SessionEndCause::PeerReplaced);
                     }
                     _ => {
-                        self.end_session(local_session, "refused by the peer");
+                        self.end_session(local_session, SessionEndCause::PeerRefused);
                         let failure = HandshakeError::from_close(close);
                         self.report_problem(&failure);
                         self.report_failure(&failure);
@@ -430,7 +437,7 @@ impl PeerTask {
             // A protocol violation of the peer, or this node is stopping.
             ConnectionError::LocallyClosed => {
                 self.sessions.remove_session(local_session);
-                self.end_session(local_session, "closed by this node");
+                self.end_session(local_session, SessionEndCause::Violation);
             }
             // The keys are still valid, but the peer has lost the connection that would announce
             // their end: a fresh session is due.

@@ -136,6 +136,7 @@ impl Plan {
             candidates.push(Arc::new(path));
         }
         fib.peers.push(FibPeer {
+            is_unreachable: false,
             peer: PeerId(0),
             session: None,
             active: None,

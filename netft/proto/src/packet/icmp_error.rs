@@ -1,9 +1,11 @@
-//! ICMP replies to packets that are too big for the peer's routes: "fragmentation needed" (RFC
-//! 1191) and ICMPv6 "packet too big" (RFC 4443 section 3.2).
+//! ICMP replies to the local stack. To packets too big for the peer's routes: "fragmentation
+//! needed" (RFC 1191) and ICMPv6 "packet too big" (RFC 4443 section 3.2). To packets for a peer
+//! that no route leads to: "host unreachable" (RFC 792), ICMPv6 "address unreachable" (RFC 4443
+//! section 3.1).
 //!
-//! The host routes carry the right MTU, so this serves packets that were built before it changed
-//! and applications that read ICMP only. A source that allows fragmentation gets a reply as well:
-//! its stack then fragments.
+//! The host routes carry the right MTU, so the first serves packets that were built before it
+//! changed and applications that read ICMP only. A source that allows fragmentation gets a reply as
+//! well: its stack then fragments.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -30,20 +32,32 @@ const IPPROTO_FRAGMENT: u8 = 44;
 /// Destination unreachable, fragmentation needed.
 const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
 const PACKET_TOO_BIG: [u8; 2] = [2, 0];
+/// Destination unreachable, host unreachable.
+const HOST_UNREACHABLE: [u8; 2] = [3, 1];
+/// ICMPv6 destination unreachable, address unreachable.
+const ADDRESS_UNREACHABLE: [u8; 2] = [1, 3];
 /// Internetwork control (RFC 1812 section 4.3.2.5).
 const INTERNETWORK_CONTROL_TOS: u8 = 0xc0;
 const HOP_LIMIT: u8 = 64;
 
-/// Writes the reply to `packet`, which was parsed as `inner` and is larger than `mtu` bytes, into
-/// `out` and returns its length. Its source is the destination of the packet, the next hop that
-/// does not forward it.
+/// Error of a packet that its sender is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpError {
+    /// It is larger than this many bytes.
+    TooBig(usize),
+    /// No route leads to its destination.
+    Unreachable,
+}
+
+/// Writes the reply to `packet`, which was parsed as `inner`, into `out` and returns its length.
+/// Its source is the destination of the packet, the next hop that does not forward it.
 ///
 /// `None`, and nothing is to be sent, for ICMP errors, for fragments other than the first, and when
 /// an address is not that of a single host (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)).
-pub fn write_too_big_reply(
+pub fn write_icmp_error(
     packet: &[u8],
     inner: &InnerHeaders,
-    mtu: usize,
+    error: IcmpError,
     out: &mut [u8; MAX_ICMP_LEN],
 ) -> Option<usize> {
     let packet = packet.get(..inner.len)?;
@@ -71,8 +85,14 @@ pub fn write_too_big_reply(
             reply[16..20].copy_from_slice(&packet[12..16]);
             checksum::set_ipv4_checksum(&mut reply[..IPV4_HEADER_LEN]);
             let icmp = &mut reply[IPV4_HEADER_LEN..];
-            icmp[..2].copy_from_slice(&FRAGMENTATION_NEEDED);
-            icmp[6..8].copy_from_slice(&u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes());
+            match error {
+                IcmpError::TooBig(mtu) => {
+                    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                    icmp[..2].copy_from_slice(&FRAGMENTATION_NEEDED);
+                    icmp[6..8].copy_from_slice(&mtu.to_be_bytes());
+                }
+                IcmpError::Unreachable => icmp[..2].copy_from_slice(&HOST_UNREACHABLE),
+            }
             let sum = OnesComplementSum::default().add_bytes(icmp).to_checksum();
             icmp[2..4].copy_from_slice(&sum);
         }
@@ -87,8 +107,14 @@ pub fn write_too_big_reply(
             let pseudo =
                 checksum::pseudo_header_sum(reply, IpVersion::V6, IPPROTO_ICMPV6).add_u16(behind);
             let icmp = &mut reply[IPV6_HEADER_LEN..];
-            icmp[..2].copy_from_slice(&PACKET_TOO_BIG);
-            icmp[4..8].copy_from_slice(&u32::try_from(mtu).unwrap_or(u32::MAX).to_be_bytes());
+            match error {
+                IcmpError::TooBig(mtu) => {
+                    let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);
+                    icmp[..2].copy_from_slice(&PACKET_TOO_BIG);
+                    icmp[4..8].copy_from_slice(&mtu.to_be_bytes());
+                }
+                IcmpError::Unreachable => icmp[..2].copy_from_slice(&ADDRESS_UNREACHABLE),
+            }
             let sum = pseudo.add_bytes(icmp).to_checksum();
             icmp[2..4].copy_from_slice(&sum);
         }
@@ -187,9 +213,34 @@ mod tests {
     }
 
     fn answered(packet: &[u8], mtu: usize) -> Option<Vec<u8>> {
+        reply_to(packet, IcmpError::TooBig(mtu))
+    }
+
+    fn reply_to(packet: &[u8], error: IcmpError) -> Option<Vec<u8>> {
         let inner = InnerHeaders::parse(packet).unwrap();
         let mut out = [0xee; MAX_ICMP_LEN];
-        write_too_big_reply(packet, &inner, mtu, &mut out).map(|len| out[..len].to_vec())
+        write_icmp_error(packet, &inner, error, &mut out).map(|len| out[..len].to_vec())
+    }
+
+    #[test]
+    fn an_unreachable_destination_is_named_to_the_sender() {
+        use etherparse::icmpv6::DestUnreachableCode;
+        let packet = v4(100);
+        let answer = reply_to(&packet, IcmpError::Unreachable).unwrap();
+        let headers = PacketHeaders::from_ip_slice(&answer).unwrap();
+        let Some(TransportHeader::Icmpv4(icmp)) = headers.transport else { panic!("no ICMP") };
+        let host = DestUnreachableHeader::Host;
+        assert_eq!(icmp.icmp_type, Icmpv4Type::DestinationUnreachable(host));
+        assert_eq!(headers.payload.slice(), packet);
+        assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(&packet));
+        let packet = v6(100);
+        let answer = reply_to(&packet, IcmpError::Unreachable).unwrap();
+        let headers = PacketHeaders::from_ip_slice(&answer).unwrap();
+        let Some(TransportHeader::Icmpv6(icmp)) = headers.transport else { panic!("no ICMP") };
+        let address = DestUnreachableCode::Address;
+        assert_eq!(icmp.icmp_type, Icmpv6Type::DestinationUnreachable(address));
+        assert_eq!(headers.payload.slice(), packet);
+        assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(B6, A6, &packet).unwrap());
     }
 
     #[test]
