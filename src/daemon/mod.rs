@@ -117,7 +117,8 @@ fn run_daemon(
     if config.peers.is_empty() {
         tracing::warn!("{NO_PEERS}");
     }
-    failed.extend(privileges::drop_bind_capability(config.session.port));
+    let metrics_port = config.access.metrics.listen.map_or(0, |at| at.port());
+    failed.extend(privileges::drop_bind_capability(&[config.session.port, metrics_port]));
     environment::check_environment()?;
     // Before the first thread of the adapter.
     host::use_single_arena();

@@ -12,7 +12,7 @@ use netft::{
         drain::{DrainError, DrainOrder, DrainReport},
         error::{OpenError, PeerError, RouteError},
         events::EventStream,
-        handover::AdapterDescriptors,
+        handover::FrozenAdapter,
         host::LockError,
         join::JoinAttempt,
         query::{PeerRequest, QueryError, Topic},
@@ -79,7 +79,7 @@ impl RunningNode {
     pub(super) async fn open_adapter(
         source: ConfigSource,
         overrides: OverrideStore,
-        inherited: Option<AdapterDescriptors>,
+        inherited: Option<FrozenAdapter>,
     ) -> Result<(Self, EventStream), ExitError> {
         let opened =
             Adapter::open_with(source.config(), overrides.overrides.clone(), inherited).await;
@@ -217,13 +217,24 @@ impl RunningNode {
         let _ = self.upgrades.set(upgrades);
     }
 
-    /// Second descriptors of the adapter, for a successor.
+    /// Checks that a successor could take over at this moment.
     ///
     /// # Errors
-    /// It is gone at this moment, or closed.
-    pub(super) async fn descriptors(&self) -> io::Result<AdapterDescriptors> {
-        match self.adapter.read().await.as_ref() {
-            Some(adapter) => adapter.descriptors(),
+    /// The adapter is gone or closed, or the config has a change that only a restart applies.
+    pub(super) async fn check_freezable(&self) -> Result<(), String> {
+        let adapter = self.adapter.read().await;
+        let adapter = adapter.as_ref().ok_or_else(|| RouteError::Closed.to_string())?;
+        adapter.check_freezable().map_err(|error| error.to_string())?;
+        reload::check_successor_config(adapter, &self.source).await
+    }
+
+    /// Stops without a word to the peers, for a successor.
+    ///
+    /// # Errors
+    /// The device is gone; the sessions are lost then.
+    pub(super) async fn freeze(&self) -> io::Result<FrozenAdapter> {
+        match self.adapter.write().await.take() {
+            Some(adapter) => adapter.freeze().await,
             None => Err(io::Error::other(RouteError::Closed)),
         }
     }

@@ -30,13 +30,18 @@ pub(super) fn drop_privileges() -> Vec<String> {
     failed
 }
 
-/// Drops CAP_NET_BIND_SERVICE unless `port` is privileged. Returns what could not be dropped.
-pub(super) fn drop_bind_capability(port: u16) -> Option<String> {
-    if port < PRIVILEGED_PORT_END {
+/// Drops CAP_NET_BIND_SERVICE unless one of `ports` is privileged; port 0 is any. Returns what
+/// could not be dropped.
+pub(super) fn drop_bind_capability(ports: &[u16]) -> Option<String> {
+    if needs_bind_capability(ports) {
         return None;
     }
     let dropped = drop_capabilities(&KEPT_CAPABILITIES.into_iter().collect());
     dropped.err().map(|error| format!("capabilities: {error}"))
+}
+
+fn needs_bind_capability(ports: &[u16]) -> bool {
+    ports.iter().any(|port| (1..PRIVILEGED_PORT_END).contains(port))
 }
 
 /// Drops every capability of this thread, for one that needs none.
@@ -71,6 +76,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_port_below_1024_keeps_the_third_capability() {
+        assert!(needs_bind_capability(&[3343, 843]) && needs_bind_capability(&[1023]));
+        assert!(!needs_bind_capability(&[3343, 0, 1024]));
+    }
 
     #[test]
     fn s_14_only_two_capabilities_are_left() {

@@ -88,6 +88,22 @@ pub(super) async fn reload_config(
     Ok(changes)
 }
 
+/// Checks that a successor can go on with the file as it is. One that only the successor's version
+/// understands is left to it.
+///
+/// # Errors
+/// It has changes that only a restart applies, named one a line.
+pub(super) async fn check_successor_config(
+    adapter: &Adapter,
+    source: &ConfigSource,
+) -> Result<(), String> {
+    let Ok(loaded) = source.load_config() else { return Ok(()) };
+    match adapter.preview_reconfigure(loaded.config).await {
+        Err(error @ ReconfigureError::RestartRequired(_)) => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
+
 /// Applies a roster to the file as it was last loaded: what an operator is writing there meanwhile
 /// waits for a reload.
 pub(super) async fn apply_roster(

@@ -2,10 +2,7 @@
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
-use netft::{
-    api::{handover::AdapterDescriptors, host},
-    route::EventKind,
-};
+use netft::{api::host, route::EventKind};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -94,6 +91,10 @@ pub(super) async fn run_adapter(
     let metrics = MetricsEndpoint::load(&config.access.metrics)?;
     let names = PeerNames::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
     let mut successor = RunningSuccessor::from_environment(&name)?;
+    if successor.is_some() {
+        // The predecessor's netftd goes on with a file that this one cannot read.
+        OverrideStore::check(state_dir, &name).map_err(ExitError::invalid_input)?;
+    }
     let opening = async {
         let inherited = match &mut successor {
             Some(successor) => Some(successor.take_adapter().await?),
@@ -113,8 +114,13 @@ pub(super) async fn run_adapter(
     };
     let (adapter, events, refused, metrics) = tokio::select! {
         opened = opening => opened?,
-        name = signals.wait_for_stop() => {
-            tracing::info!("{name} while the adapter was opening: stopped");
+        signal = signals.wait_for_stop() => {
+            tracing::info!("{signal} while the adapter was opening: stopped");
+            // A successor's adapter is the predecessor's.
+            if successor.is_none() {
+                // One that another daemon runs stays.
+                drop(host::remove_leftover_adapter(&name, &config.access.runtime_dir).await);
+            }
             return Ok(());
         }
     };
@@ -186,8 +192,8 @@ pub(super) async fn run_adapter(
     adapter.set_upgrades(upgrades_tx);
 
     let mut handover = None;
-    let descriptors = async || adapter.descriptors().await;
-    let successor_ready = predecessor::next_ready(&mut upgrades, descriptors, &name);
+    let freezable = async || adapter.check_freezable().await;
+    let successor_ready = predecessor::next_ready(&mut upgrades, freezable, &name);
     let result = tokio::select! {
         name = signals.wait_for_stop() => {
             tracing::info!("{name}: stopping");
@@ -217,17 +223,12 @@ pub(super) async fn run_adapter(
         close_within(CLOSE_TIMEOUT, vips.stop()).await;
     }
     abort_and_wait(server).await;
-    if let Some((handover, descriptors)) = handover {
+    if let Some(handover) = handover {
         // The successor reads the file.
         if let Some(reason) = adapter.unsaved_overrides(CLOSE_TIMEOUT).await {
             tracing::warn!("the successor does not have the latest overrides: {reason}");
         }
-        if !close_within(CLOSE_TIMEOUT, adapter.release()).await {
-            // A worker may still read a queue.
-            drop(handover);
-            return Err(ExitError::other_error(predecessor::start_again()));
-        }
-        return give_adapter(handover, descriptors, &name).await;
+        return give_adapter(handover, &adapter, &name, &mut signals).await;
     }
     close_within(CLOSE_TIMEOUT, adapter.close()).await;
     if result.is_ok() {
@@ -240,25 +241,52 @@ pub(super) async fn run_adapter(
     result
 }
 
-/// Gives the adapter, which nobody serves, to the successor. Where that fails this process becomes
-/// a fresh one that serves it again.
+/// Gives the adapter to the successor. Where that fails this process becomes a fresh one that
+/// serves it again. A signal to stop meanwhile is for the one that serves in the end.
 async fn give_adapter(
     handover: RunningHandover,
-    descriptors: AdapterDescriptors,
+    adapter: &RunningNode,
     name: &str,
+    signals: &mut StopSignals,
 ) -> Result<(), ExitError> {
-    match handover.finish(&descriptors).await {
+    let give = async {
+        // Within the time a worker needs for its turn, unless the kernel holds it.
+        let frozen = tokio::time::timeout(CLOSE_TIMEOUT, adapter.freeze()).await;
+        match frozen.unwrap_or_else(|late| Err(late.into())) {
+            // The queues and sockets of this process close with it.
+            Ok(frozen) => handover.finish(&frozen).await,
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let mut give = std::pin::pin!(give);
+    let mut stop_requested = false;
+    let given = loop {
+        tokio::select! {
+            given = &mut give => break given,
+            signal = signals.wait_for_stop() => {
+                tracing::info!("{signal} during the hand-over: passed on");
+                stop_requested = true;
+            }
+        }
+    };
+    match given {
         Ok(pid) => {
             // systemd ignored the successor's watchdog notifications until now.
             notify_systemd(&[NotifyState::MainPid(pid), NotifyState::Watchdog]);
             tracing::info!("netftd stopped, adapter {name} handed over to pid {pid}");
+            if stop_requested {
+                predecessor::stop_process(pid);
+            }
             Ok(())
         }
         Err(reason) => {
             tracing::error!("the hand-over failed, this netftd serves again: {reason}");
             notify_systemd(&[NotifyState::Watchdog]);
-            // With every descriptor, the lock's among them.
-            drop(descriptors);
+            if stop_requested {
+                // It stays pending over the start of the program, which then stops in order.
+                host::hold_stop_signals();
+                host::raise_stop_signal();
+            }
             Err(ExitError::other_error(predecessor::start_again()))
         }
     }

@@ -7,7 +7,7 @@ use std::{fmt, ops, time::Duration};
 
 /// A point in time: nanoseconds since an arbitrary origin, the same for the life of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Time(u64);
 
 impl Time {

@@ -30,9 +30,10 @@ use tokio::{
 
 use crate::io::{
     adapter::{lock::AdapterLock, policy_rule},
+    clock,
     fib::SharedFib,
-    handover::AdapterDescriptors,
-    messages::{DriverMessage, DriverRequest},
+    handover::{AdapterDescriptors, FrozenAdapter},
+    messages::{DriverMessage, DriverRequest, FrozenState},
     netlink::Netlink,
     packet_filter,
     port_claim::PortClaim,
@@ -91,15 +92,15 @@ impl Adapter {
     }
 
     /// Opens the adapter with an operator's overrides of an earlier run, which apply to every route
-    /// from its first moment, and with the descriptors of another process that handed the adapter
-    /// over. The limits count from [`Time::ZERO`].
+    /// from its first moment, and with what another process handed over: its sessions, routes and
+    /// sockets go on. The limits count from [`Time::ZERO`].
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn open_with(
         config: Config,
         overrides: OperatorOverrides,
-        inherited: Option<AdapterDescriptors>,
+        inherited: Option<FrozenAdapter>,
     ) -> Result<Self, OpenError> {
         open::open_adapter(config, overrides, inherited).await
     }
@@ -234,11 +235,16 @@ impl Adapter {
         moment.await.ok()
     }
 
-    /// Second descriptors of the adapter, for the process it is handed over to.
+    /// Checks that the adapter could be handed over at this moment.
     ///
     /// # Errors
-    /// The device is gone at this moment, or no descriptor is left.
-    pub fn descriptors(&self) -> io::Result<AdapterDescriptors> {
+    /// The device is gone, or no descriptor is left.
+    pub fn check_freezable(&self) -> io::Result<()> {
+        self.descriptors().map(drop)
+    }
+
+    /// Second descriptors of the adapter.
+    fn descriptors(&self) -> io::Result<AdapterDescriptors> {
         let fib = self.fib.load();
         let queues = fib.queues.iter().map(|queue| queue.fd.try_clone());
         let queues = queues.collect::<io::Result<Vec<_>>>()?;
@@ -248,8 +254,33 @@ impl Adapter {
         Ok(AdapterDescriptors { lock: self.lock.duplicate()?, queues })
     }
 
+    /// Stops every thread without a word to the peers. The device stays with its addresses and
+    /// rules, and the sessions, routes and sockets go on in the process that opens what this
+    /// returns.
+    ///
+    /// # Errors
+    /// The device is gone, or no descriptor is left; the sessions are lost then.
+    pub async fn freeze(mut self) -> io::Result<FrozenAdapter> {
+        let adapter = self.descriptors()?;
+        let port = match self.port.duplicate()? {
+            Some(port) => port,
+            None => self.lock.duplicate()?,
+        };
+        self.tasks.shutdown().await;
+        let ranks = self.manager.save_sessions().await;
+        let began = clock::now();
+        let (answer, frozen) = oneshot::channel();
+        let closed = || io::Error::other("the driver has stopped");
+        self.send_request(DriverRequest::Freeze(ranks, answer)).await.ok_or_else(closed)?;
+        let FrozenState { mut state, sockets } = frozen.await.map_err(|_| closed())??;
+        let state = state.write_sealed()?;
+        tracing::debug!(took = ?clock::now().since(began), "frozen for a successor");
+        self.port.release().await;
+        Ok(FrozenAdapter { adapter, state, port, sockets })
+    }
+
     /// Ends the sessions and stops every thread; the device stays with its addresses and rules, for
-    /// the process that has its [`descriptors`](Self::descriptors). The port is free after it.
+    /// the process that handed it over. The port is free after it.
     pub async fn release(mut self) {
         self.stop_threads(SESSION_CLOSE_DELAY).await;
         self.port.release().await;

@@ -1,16 +1,19 @@
 //! Opening: everything is made in order, and a failure leaves nothing behind.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex},
 };
 
 use netft_proto::{
     config::{AdapterBackend, Config},
     overrides::OperatorOverrides,
+    session::Session,
     topology::{Advertisements, ResolvedAddresses},
+    wire::interfaces::Advertisement,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::{
@@ -27,21 +30,16 @@ use crate::{
     },
     io::{
         adapter::{
-            lock::AdapterLock,
-            policy_rule,
-            reconciler::AdapterReconciler,
-            repairs::DesiredState,
-            tun,
-            tun::OpenedAdapter,
-            types::{DeviceOrigin, MAX_QUEUES},
+            lock::AdapterLock, policy_rule, reconciler::AdapterReconciler, repairs::DesiredState,
+            tun, tun::OpenedAdapter, types::MAX_QUEUES,
         },
         arp_settings::{ArpSettings, FILTER_RECORD, SUBNET_RECORD},
         carrier_monitor::CarrierMonitor,
         clock, control,
-        control::{DriverParts, OverrideTable, RandomSeeds},
+        control::{DriverParts, OverrideTable, RandomSeeds, ResumedState},
         datapath::{report::WorkerIo, workers::Workers},
         fib::SharedFib,
-        handover::AdapterDescriptors,
+        handover::{FrozenAdapter, ResumedSend, SavedAdapter, SavedRanks, UnackedSend},
         host_state::HostState,
         messages::DriverMessage,
         netlink::{Netlink, NetlinkMonitor},
@@ -68,34 +66,23 @@ const DRIVER_QUEUE_LEN: usize = 1024;
 pub(super) async fn open_adapter(
     mut config: Config,
     overrides: OperatorOverrides,
-    inherited: Option<AdapterDescriptors>,
+    inherited: Option<FrozenAdapter>,
 ) -> Result<Adapter, OpenError> {
     config.check_settings()?;
     config.assign_ids();
-    let (inherited_lock, queues) = inherited.map(|it| (it.lock, it.queues)).unzip();
-    let (runtime_dir, name) = (&config.access.runtime_dir, &config.adapter.name);
-    let lock = match inherited_lock {
-        Some(lock) => AdapterLock::inherit(lock, runtime_dir, name)?,
-        None => AdapterLock::acquire(runtime_dir, name)?,
-    };
-    let port = PortClaim::acquire(config.session.port)?;
     let config = Arc::new(config);
+    if let Some(frozen) = inherited {
+        return take_over(config, overrides, frozen).await;
+    }
+    let (runtime_dir, name) = (&config.access.runtime_dir, &config.adapter.name);
+    let lock = AdapterLock::acquire(runtime_dir, name)?;
+    let port = PortClaim::acquire(config.session.port)?;
     let netlink = Netlink::open()?;
     let count = worker_count(&config);
-    let (name, backend) = (&config.adapter.name, config.adapter.backend);
-    let inherited = match queues {
-        Some(queues) => tun::inherit_adapter(&netlink, name, backend, queues).await?,
-        None => None,
-    };
-    let opened = match inherited {
-        Some(opened) => opened,
-        None => tun::open_adapter(&netlink, name, backend, count).await?,
-    };
-    let is_handed_over = opened.origin == DeviceOrigin::HandedOver;
-    match start_components(config.clone(), netlink, opened, (lock, port), overrides).await {
+    let opened = tun::open_adapter(&netlink, name, config.adapter.backend, count).await?;
+    let begin = Begin { config: config.clone(), netlink, opened, lock, port, overrides };
+    match start_components(begin, None).await {
         Ok(adapter) => Ok(adapter),
-        // It is the predecessor's again.
-        Err(error) if is_handed_over => Err(error),
         Err(error) => {
             // The caller reports the failure; the device must not outlive it.
             if let Ok(netlink) = Netlink::open() {
@@ -108,22 +95,91 @@ pub(super) async fn open_adapter(
     }
 }
 
-async fn start_components(
+/// Opens the adapter that another process handed over. On a failure it is that process's again.
+async fn take_over(
+    config: Arc<Config>,
+    overrides: OperatorOverrides,
+    frozen: FrozenAdapter,
+) -> Result<Adapter, OpenError> {
+    let began = clock::now();
+    let FrozenAdapter { adapter, state, port, sockets } = frozen;
+    let unusable = |source| OpenError::System { what: "take the sessions over", source };
+    let state = SavedAdapter::read_sealed(state).map_err(unusable)?;
+    let (runtime_dir, name) = (&config.access.runtime_dir, &config.adapter.name);
+    let lock = AdapterLock::inherit(adapter.lock, runtime_dir, name)?;
+    let port = PortClaim::inherit(config.session.port, port)?;
+    let netlink = Netlink::open()?;
+    let backend = config.adapter.backend;
+    let opened = tun::inherit_adapter(name, backend, adapter.queues);
+    let foreign = || io::Error::other("its queues are those of another adapter or backend");
+    let opened = opened.ok_or_else(|| unusable(foreign()))?;
+    let resumed = Resumed::new(&config, state, sockets);
+    let begin = Begin { config, netlink, opened, lock, port, overrides };
+    let opened = start_components(begin, Some(resumed)).await?;
+    tracing::debug!(took = ?clock::now().since(began), "sessions, routes and sockets taken over");
+    Ok(opened)
+}
+
+/// The parts that exist before anything runs.
+struct Begin {
     config: Arc<Config>,
     netlink: Netlink,
     opened: OpenedAdapter,
-    (lock, port): (AdapterLock, PortClaim),
+    lock: AdapterLock,
+    port: PortClaim,
     overrides: OperatorOverrides,
-) -> Result<Adapter, OpenError> {
+}
+
+/// State of a predecessor process, as the parts that go on with it take it.
+struct Resumed {
+    driver: ResumedState,
+    ranks: SavedRanks,
+    /// By worker.
+    sends: Vec<Vec<ResumedSend>>,
+    advertisements: Advertisements,
+    resolved: ResolvedAddresses,
+}
+
+impl Resumed {
+    /// Peers that `config` does not have are left out, and sessions that are unusable.
+    fn new(config: &Config, mut state: SavedAdapter, sockets: Vec<OwnedFd>) -> Self {
+        let mut sessions = BTreeMap::new();
+        let mut by_id = BTreeMap::new();
+        let mut ranks = SavedRanks { generation: state.generation, ..SavedRanks::default() };
+        let (mut advertisements, mut resolved) = (Advertisements::new(), ResolvedAddresses::new());
+        for saved in &state.peers {
+            let key = saved.key();
+            let Some(peer) = config.peers.iter().find(|peer| peer.key == key) else { continue };
+            let restore = |one| Session::from_saved(one, peer.id, peer.addrs).ok().map(Arc::new);
+            let live: Vec<_> = saved.sessions.iter().filter_map(restore).collect();
+            let is_live = |id: u32| live.iter().any(|session| session.local_id() == id);
+            let known = saved.ranks.iter().filter(|rank| is_live(rank.local_id));
+            ranks.by_peer.insert(peer.id, known.copied().collect());
+            by_id.extend(live.iter().map(|session| (session.local_id(), session.clone())));
+            sessions.insert(key, live);
+            let list = saved.advertisement.as_deref();
+            if let Some(list) = list.and_then(|bytes| Advertisement::decode(bytes).ok()) {
+                advertisements.insert(peer.id, list);
+            }
+            resolved.insert(peer.id, saved.resolved.clone());
+        }
+        let with_session = |send: UnackedSend| Some((by_id.get(&send.session)?.clone(), send));
+        let sends = state.take_sends().into_iter();
+        let sends = sends.map(|all| all.into_iter().filter_map(with_session).collect()).collect();
+        let driver = ResumedState { state, sockets, sessions };
+        Self { driver, ranks, sends, advertisements, resolved }
+    }
+}
+
+async fn start_components(begin: Begin, resumed: Option<Resumed>) -> Result<Adapter, OpenError> {
+    let Begin { config, netlink, opened, lock, port, overrides } = begin;
     let count = opened.queues.len();
-    let interfaces = netlink.list_interfaces().await.unwrap_or_default();
-    let (bridges_tx, bridges_rx) = watch::channel(container_bridges(&interfaces));
-    // Before the adapter has its addresses, so that they are never open.
-    let rules = FilterRules::new(&config, bridges_rx.borrow().clone());
-    let filter = PacketFilter::install(rules).await;
-    netlink
-        .configure_adapter(&config.adapter.name, config.adapter.addrs, config.adapter.mtu)
-        .await?;
+    let monitor = NetlinkMonitor::open()?;
+    // A device that is handed over has its rules and addresses, and its packets wait.
+    let device = match &resumed {
+        None => Some(DeviceSetup::apply(&config, &netlink, opened.ifindex).await?),
+        Some(_) => None,
+    };
     let fib = SharedFib::default();
     let adapter_fib = fib.clone();
     let (to_driver, from_workers) = mpsc::channel(WORKER_QUEUE_LEN);
@@ -138,32 +194,35 @@ async fn start_components(
         retransmit_limits: config.retransmit_limits,
         busy_poll: config.adapter.busy_poll,
     };
-    let workers = Workers::start(count, io).map_err(system("start the packet workers"))?;
+    let mut random = random_seeds()?;
+    let mut parts = None;
+    let (mut ranks, mut sends) = (SavedRanks::default(), Vec::new());
+    let (mut advertisements, mut resolved) = (Advertisements::new(), ResolvedAddresses::new());
+    if let Some(resumed) = resumed {
+        random.boot_id = resumed.driver.state.boot_id;
+        (ranks, sends) = (resumed.ranks, resumed.sends);
+        (advertisements, resolved) = (resumed.advertisements, resumed.resolved);
+        parts = Some(resumed.driver);
+    }
+    // The interfaces are known before the driver starts, so that routes exist at once.
+    let host_state = match &mut parts {
+        Some(resumed) => {
+            let host = std::mem::take(&mut resumed.state.host);
+            Some(HostState::from_saved(host, resolved.clone()))
+        }
+        None => HostState::read_kernel(&netlink, &config, (&advertisements, &resolved), &[]).await,
+    };
+    let workers = Workers::start(count, io, &sends);
+    drop(sends);
+    let workers = workers.map_err(system("start the packet workers"))?;
     let (messages, inbox) = mpsc::channel(DRIVER_QUEUE_LEN);
     let (events, first) = broadcast::channel(EVENT_BACKLOG);
-    let random = random_seeds()?;
     let report = quic_reporter(messages.clone());
-    let manager = Arc::new(SessionManager::start(
-        config.clone(),
-        fib.clone(),
-        arrivals,
-        report,
-        random.boot_id,
-    )?);
-    let mut reconciler = AdapterReconciler::new(desired_state(&config), opened.ifindex);
-    // Adds the routes to the peers: none of its repairs is one yet.
-    reconciler.reconcile(&netlink, clock::now()).await;
-    let (desired_tx, desired_rx) = watch::channel(reconciler.desired_state().clone());
-    let monitor = NetlinkMonitor::open()?;
-    // The interfaces are read before the driver starts, so that routes exist at once.
+    let quic = (fib.clone(), arrivals);
+    let manager = SessionManager::start(config.clone(), quic, report, random.boot_id, ranks)?;
+    let manager = Arc::new(manager);
+    let (desired_tx, desired_rx) = watch::channel(desired_state(&config));
     let (advertisements_tx, advertisements_rx) = watch::channel(Advertisements::new());
-    let host_state = HostState::read_kernel(
-        &netlink,
-        &config,
-        (&Advertisements::new(), &ResolvedAddresses::new()),
-        &[],
-    )
-    .await;
     let driver_messages = messages.clone();
     // A change that a full queue drops is seen again by the next poll.
     let carrier_monitor = CarrierMonitor::start(move |seen| {
@@ -186,15 +245,27 @@ async fn start_components(
         manager: manager.clone(),
         desired_state: desired_tx,
         advertisements: advertisements_tx,
-        host_state: host_state.unwrap_or_default(),
+        start: (host_state.unwrap_or_default(), parts),
         overrides: OverrideTable::new(overrides, published, clock::now()),
     };
     let driver = control::spawn_driver(parts).map_err(system("start the driver"))?;
+    let DeviceSetup { reconciler, filter, bridges: (bridges_tx, bridges_rx) } = match device {
+        Some(device) => device,
+        // Data moves by then: the rest may take its time.
+        None => {
+            let inputs = (&advertisements, &resolved);
+            if let Some(host) = HostState::read_kernel(&netlink, &config, inputs, &[]).await {
+                // A driver that is gone ends the adapter.
+                let _ = messages.send(DriverMessage::HostState(host)).await;
+            }
+            DeviceSetup::apply(&config, &netlink, opened.ifindex).await?
+        }
+    };
     let next_peer = config.peers.len() as u32;
     let (runtime_dir, adapter) = (config.access.runtime_dir.clone(), config.adapter.name.clone());
     let load_arp = |record| ArpSettings::load(&runtime_dir, &adapter, record);
     let (config, changes) = watch::channel(config);
-    let (resolved, names) = watch::channel(ResolvedAddresses::new());
+    let (resolved, names) = watch::channel(resolved);
     let resolver =
         NameResolver { config: changes.clone(), fib, driver: messages.clone(), resolved };
     let filter_guard = FilterGuard {
@@ -243,6 +314,31 @@ async fn start_components(
         lock,
         port,
     })
+}
+
+/// The device's addresses and routes, and its packet filter.
+struct DeviceSetup {
+    reconciler: AdapterReconciler,
+    filter: PacketFilter,
+    /// The container bridges that the filter knows.
+    bridges: (watch::Sender<BTreeSet<String>>, watch::Receiver<BTreeSet<String>>),
+}
+
+impl DeviceSetup {
+    /// Gives the device its packet filter, its addresses and its routes.
+    async fn apply(config: &Config, netlink: &Netlink, ifindex: u32) -> Result<Self, OpenError> {
+        let interfaces = netlink.list_interfaces().await.unwrap_or_default();
+        let bridges = watch::channel(container_bridges(&interfaces));
+        // Before the adapter has its addresses, so that they are never open.
+        let rules = FilterRules::new(config, bridges.1.borrow().clone());
+        let filter = PacketFilter::install(rules).await;
+        let (name, addrs, mtu) = (&config.adapter.name, config.adapter.addrs, config.adapter.mtu);
+        netlink.configure_adapter(name, addrs, mtu).await?;
+        let mut reconciler = AdapterReconciler::new(desired_state(config), ifindex);
+        // Adds the routes to the peers: none of its repairs is one yet.
+        reconciler.reconcile(netlink, clock::now()).await;
+        Ok(Self { reconciler, filter, bridges })
+    }
 }
 
 /// One worker per core, at most four: a flow stays on one worker, so that fewer workers than flows

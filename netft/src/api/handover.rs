@@ -6,4 +6,4 @@ pub use netft_proto::handover::{
     Successor, SuccessorAction, SuccessorInput, SuccessorMessage,
 };
 
-pub use crate::io::handover::{AdapterDescriptors, HandoverSocket};
+pub use crate::io::handover::{FrozenAdapter, HandoverSocket};

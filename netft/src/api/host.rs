@@ -20,7 +20,7 @@ pub use crate::io::{
         clock::is_synchronised,
         heap::{trim_heap, use_single_arena},
         scheduling::try_shorten_slice,
-        signals::{hold_stop_signals, release_stop_signals},
+        signals::{hold_stop_signals, raise_stop_signal, release_stop_signals},
     },
 };
 

@@ -12,6 +12,7 @@ use netft_proto::{
 };
 
 use crate::io::{
+    handover::SavedHost,
     netlink::{Netlink, NetlinkError},
     sys::{glink, speed},
 };
@@ -44,6 +45,31 @@ impl HostState {
     ) -> PlanInputs<'a> {
         let Self { interfaces, sources, ways, resolved, .. } = self;
         PlanInputs { interfaces, sources, ways, activities, advertisements, resolved }
+    }
+
+    /// The state for a successor process, but for the names.
+    pub(crate) fn to_saved(&self) -> SavedHost {
+        let sources = self.sources.iter();
+        let ways = self.ways.iter();
+        SavedHost {
+            interfaces: self.interfaces.clone(),
+            sources: sources.map(|(remote, (local, index))| (*remote, *local, *index)).collect(),
+            ways: ways.map(|((local, remote), metric)| (*local, *remote, *metric)).collect(),
+            adapter_queue_len: self.adapter_queue_len,
+        }
+    }
+
+    /// The state that a predecessor process read last, with the addresses behind the names.
+    pub(crate) fn from_saved(saved: SavedHost, resolved: ResolvedAddresses) -> Self {
+        let sources = saved.sources.into_iter();
+        let ways = saved.ways.into_iter();
+        Self {
+            interfaces: saved.interfaces,
+            sources: sources.map(|(remote, local, index)| (remote, (local, index))).collect(),
+            ways: ways.map(|(local, remote, metric)| ((local, remote), metric)).collect(),
+            resolved,
+            adapter_queue_len: saved.adapter_queue_len,
+        }
     }
 
     /// The interface of number `index`.

@@ -1,6 +1,6 @@
 //! Messages to the driver from everything but the packet path.
 
-use std::sync::Arc;
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use netft_proto::{
     config::{Config, ConfigChange, RouteOverride},
@@ -16,7 +16,13 @@ use crate::{
         error::{PeerError, RouteError},
         snapshot::Snapshot,
     },
-    io::{carrier_monitor::CarrierStates, host_state::HostState, quic::FromQuic, socket::TunQueue},
+    io::{
+        carrier_monitor::CarrierStates,
+        handover::{SavedAdapter, SavedRanks},
+        host_state::HostState,
+        quic::FromQuic,
+        socket::TunQueue,
+    },
 };
 
 /// A message to the driver.
@@ -73,6 +79,14 @@ pub(crate) enum DriverRequest {
     Closing,
     /// Stop the workers and end the driver's thread.
     Stop(oneshot::Sender<()>),
+    /// The same, answered with everything a successor process needs to go on.
+    Freeze(SavedRanks, oneshot::Sender<io::Result<FrozenState>>),
+}
+
+/// The state of a node that nobody serves, and its sockets.
+pub(crate) struct FrozenState {
+    pub state: SavedAdapter,
+    pub sockets: Vec<OwnedFd>,
 }
 
 /// Another config for a running node.

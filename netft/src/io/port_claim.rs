@@ -12,6 +12,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, UdpSocket},
     os::{
+        fd::OwnedFd,
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener},
     },
@@ -26,6 +27,8 @@ use crate::io::ownership::{describe_process, is_trusted_user};
 
 /// Attempts to read who owns a claim that is being taken or freed.
 const OWNER_ATTEMPTS: usize = 3;
+/// Connections of those that ask for the owner, waiting to be closed.
+const LISTEN_BACKLOG: i32 = 128;
 const OWNER_ATTEMPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a port could not be claimed.
@@ -57,6 +60,8 @@ pub enum ClaimError {
 /// Exclusive claim of a port; released when dropped.
 #[derive(Debug)]
 pub(crate) struct PortClaim {
+    /// The listening socket, for a successor process; `None` for a claim that is ignored.
+    listener: Option<OwnedFd>,
     /// Closes the connections of those that ask for the owner, so that their queue stays empty.
     accepting: Option<JoinHandle<()>>,
 }
@@ -105,11 +110,40 @@ impl PortClaim {
             thread::sleep(OWNER_ATTEMPT_PAUSE);
         }
         refuse_owner(port, owner, is_trusted_user)?;
-        Ok(Self { accepting: None })
+        Ok(Self { listener: None, accepting: None })
+    }
+
+    /// A second descriptor of the claim; `None` where the port is held by another program.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn duplicate(&self) -> io::Result<Option<OwnedFd>> {
+        self.listener.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
+    /// The claim of `port` that another process handed over, from here on with this process as its
+    /// owner; without one the port is claimed anew.
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire).
+    pub(crate) fn inherit(port: u16, descriptor: OwnedFd) -> Result<Self, ClaimError> {
+        let name = SocketAddrUnix::new_abstract_name(format!("netft-port-{port}").as_bytes());
+        let is_claim = rustix::net::getsockname(&descriptor).is_ok_and(|bound| {
+            SocketAddrUnix::try_from(bound).ok().is_some_and(|bound| Ok(bound) == name)
+        });
+        if !is_claim {
+            return Self::acquire(port);
+        }
+        // Again: the kernel notes the process that listened last (unix(7), SO_PEERCRED).
+        let held = rustix::net::listen(&descriptor, LISTEN_BACKLOG)
+            .map_err(io::Error::from)
+            .and_then(|()| Self::hold(UnixListener::from(descriptor)));
+        held.map_err(|source| ClaimError::Io { port, source })
     }
 
     fn hold(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        let descriptor = OwnedFd::from(listener.try_clone()?);
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let accepting = tokio::spawn(async move {
             loop {
@@ -119,7 +153,7 @@ impl PortClaim {
                 }
             }
         });
-        Ok(Self { accepting: Some(accepting) })
+        Ok(Self { listener: Some(descriptor), accepting: Some(accepting) })
     }
 }
 
@@ -190,6 +224,25 @@ mod tests {
         rustix::net::listen(&bound, 0).unwrap();
         while read_owner(&name).is_some() {}
         PortClaim::acquire(port).unwrap();
+    }
+
+    /// F-115.
+    #[tokio::test]
+    async fn a_claim_goes_from_hand_to_hand_and_is_never_free() {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let first = PortClaim::acquire(port).unwrap();
+        let descriptor = first.duplicate().unwrap().unwrap();
+        first.release().await;
+        assert!(PortClaim::acquire(port).is_err(), "the descriptor holds it");
+        let second = PortClaim::inherit(port, descriptor).unwrap();
+        assert!(PortClaim::acquire(port).is_err());
+        second.release().await;
+        tokio::task::yield_now().await;
+        let other = PortClaim::acquire(port).unwrap();
+        // What is no claim of the port: it is claimed anew.
+        assert!(PortClaim::inherit(port, socket.into()).is_err());
+        drop(other);
     }
 
     #[test]

@@ -15,12 +15,13 @@ use netft::{
     Time,
     api::{
         handover::{
-            AdapterDescriptors, HANDOVER_VERSION, HandoverSocket, Predecessor, PredecessorAction,
-            PredecessorInput, PredecessorMessage, SuccessorMessage,
+            FrozenAdapter, HandoverSocket, Predecessor, PredecessorAction, PredecessorInput,
+            SuccessorMessage,
         },
         host,
     },
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::{Child, Command},
     sync::{mpsc, oneshot},
@@ -68,20 +69,20 @@ impl Drop for RunningHandover {
 /// Waits until a successor is ready to serve `adapter`; failures are answered and change nothing.
 pub(in crate::daemon) async fn next_ready(
     requests: &mut mpsc::Receiver<PendingUpgrade>,
-    descriptors: impl AsyncFn() -> io::Result<AdapterDescriptors>,
+    check_freezable: impl AsyncFn() -> Result<(), String>,
     adapter: &str,
-) -> (RunningHandover, AdapterDescriptors) {
+) -> RunningHandover {
     loop {
         let Some(PendingUpgrade { order, reply }) = requests.recv().await else {
             // The control socket is gone; so is this daemon soon.
             return std::future::pending().await;
         };
-        match prepare(&order, &descriptors, adapter).await {
-            Ok((handover, descriptors)) => {
+        match prepare(&order, &check_freezable, adapter).await {
+            Ok(handover) => {
                 tracing::info!(pid = handover.pid, "the successor is ready: handing over");
                 let _ = reply.send(Ok(handover.pid));
                 sleep(ANSWER_TIME).await;
-                return (handover, descriptors);
+                return handover;
             }
             Err(reason) => {
                 tracing::warn!("not handed over, this netftd serves on: {reason}");
@@ -91,16 +92,17 @@ pub(in crate::daemon) async fn next_ready(
     }
 }
 
-/// Starts a successor and waits until it is ready, with the adapter's descriptors at hand.
+/// Starts a successor and waits until it is ready, with an adapter that can be handed over.
 async fn prepare(
     order: &UpgradeOrder,
-    descriptors: &impl AsyncFn() -> io::Result<AdapterDescriptors>,
+    check_freezable: &impl AsyncFn() -> Result<(), String>,
     adapter: &str,
-) -> Result<(RunningHandover, AdapterDescriptors), String> {
+) -> Result<RunningHandover, String> {
+    check_freezable().await?;
     let mut handover = RunningHandover::start(order, adapter)?;
     handover.wait_ready().await?;
-    let descriptors = descriptors().await.map_err(|error| error.to_string())?;
-    Ok((handover, descriptors))
+    check_freezable().await?;
+    Ok(handover)
 }
 
 impl RunningHandover {
@@ -147,17 +149,13 @@ impl RunningHandover {
     ///
     /// # Errors
     /// It does not, and is gone: the adapter is this process's again.
-    pub(in crate::daemon) async fn finish(
-        mut self,
-        descriptors: &AdapterDescriptors,
-    ) -> Result<u32, String> {
+    pub(in crate::daemon) async fn finish(mut self, frozen: &FrozenAdapter) -> Result<u32, String> {
         let mut action = self.feed(PredecessorInput::Frozen);
         loop {
             match action {
                 Some(PredecessorAction::SendTake) => {
-                    let take = PredecessorMessage::Take { version: HANDOVER_VERSION }.encode();
-                    let files = descriptors.to_borrowed();
-                    if let Err(error) = self.socket.send_packet(&take, &files) {
+                    let (take, files) = (frozen.take_message(), frozen.to_borrowed());
+                    if let Err(error) = self.socket.send_all(&take.encode(), &files) {
                         tracing::warn!(%error, "the successor does not take the adapter");
                         self.kill_successor();
                     }
@@ -258,6 +256,14 @@ fn own_program() -> PathBuf {
     let path = fs::read_link(OWN_PROGRAM).unwrap_or_else(|_| OWN_PROGRAM.into());
     let text = path.to_string_lossy();
     text.strip_suffix(REPLACED_MARK).map_or_else(|| path.clone(), PathBuf::from)
+}
+
+/// Passes a request to stop on to the successor, which serves.
+pub(in crate::daemon) fn stop_process(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It fails only when it has ended.
+        let _ = kill_process(pid, Signal::TERM);
+    }
 }
 
 /// Becomes a fresh process of the same program, which adopts the device that was kept. Returns only

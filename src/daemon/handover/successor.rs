@@ -1,10 +1,13 @@
 //! The process that `netft upgrade` starts: it takes the adapter over.
 
-use std::{env, io, os::fd::AsFd};
+use std::{
+    env, io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use netft::api::handover::{
-    AdapterDescriptors, HandoverSocket, PredecessorMessage, Successor, SuccessorAction,
-    SuccessorInput, SuccessorMessage,
+    FrozenAdapter, HandoverSocket, PredecessorMessage, Successor, SuccessorAction, SuccessorInput,
+    SuccessorMessage,
 };
 
 use super::{HANDOVER_ENV, receive_packet};
@@ -40,9 +43,7 @@ impl RunningSuccessor {
     ///
     /// # Errors
     /// The predecessor ended, or speaks another version.
-    pub(in crate::daemon) async fn take_adapter(
-        &mut self,
-    ) -> Result<AdapterDescriptors, ExitError> {
+    pub(in crate::daemon) async fn take_adapter(&mut self) -> Result<FrozenAdapter, ExitError> {
         self.advance(SuccessorInput::Prepared)?;
         tracing::info!("ready to take the adapter over");
         loop {
@@ -55,16 +56,38 @@ impl RunningSuccessor {
                 Ok(message) => SuccessorInput::Message(message),
                 Err(_) => SuccessorInput::Unknown,
             };
-            if self.advance(input)? {
-                match AdapterDescriptors::from_received(descriptors) {
-                    Some(descriptors) => return Ok(descriptors),
+            let message = match input {
+                SuccessorInput::Message(message) => Some(message),
+                _ => None,
+            };
+            if self.advance(input)?
+                && let Some(message) = message
+            {
+                match self.receive_all(message, descriptors).await? {
+                    Some(frozen) => return Ok(frozen),
                     None => {
-                        let reason = "no descriptors came along".to_owned();
+                        let reason = "not all descriptors came along".to_owned();
                         self.advance(SuccessorInput::Failed(reason))?;
                     }
                 }
             }
         }
+    }
+
+    /// The descriptors that came with a message, and those in the packets after it.
+    async fn receive_all(
+        &self,
+        message: PredecessorMessage,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<Option<FrozenAdapter>, ExitError> {
+        while descriptors.len() < FrozenAdapter::descriptor_count(message) {
+            let packet = receive_packet(&self.socket).await.map_err(ExitError::other_error)?;
+            match packet {
+                Some((_, more)) if !more.is_empty() => descriptors.extend(more),
+                _ => return Ok(None),
+            }
+        }
+        Ok(FrozenAdapter::from_received(message, descriptors))
     }
 
     /// Tells the predecessor that this process serves.

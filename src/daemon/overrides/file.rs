@@ -37,15 +37,7 @@ impl OverrideFile {
     /// # Errors
     /// The file cannot be used, as a whole; it is set aside.
     pub(super) fn load(&self, wall_now_ms: u64) -> Result<OperatorOverrides, String> {
-        let read = match read_bounded(&self.path, MAX_FILE_BYTES) {
-            Ok(bytes) if bytes.len() > MAX_FILE_BYTES => {
-                Err(format!("it has more than {} MiB", MAX_FILE_BYTES >> 20))
-            }
-            Ok(bytes) => decode(&bytes, wall_now_ms),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(OperatorOverrides::default()),
-            Err(error) => Err(error.to_string()),
-        };
-        read.map_err(|reason| {
+        self.read(wall_now_ms).map_err(|reason| {
             let aside = self.path.with_extension("overrides.refused");
             let fate = match fs::rename(&self.path, &aside) {
                 Ok(()) => format!("set aside as {}", aside.display()),
@@ -56,6 +48,26 @@ impl OverrideFile {
                 "{path}: {reason}; {fate}: drains and changes of the former run are not in force"
             )
         })
+    }
+
+    /// Checks that the file can be used, and leaves it as it is.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub(super) fn check(&self, wall_now_ms: u64) -> Result<(), String> {
+        let path = self.path.display();
+        self.read(wall_now_ms).map(drop).map_err(|reason| format!("{path}: {reason}"))
+    }
+
+    fn read(&self, wall_now_ms: u64) -> Result<OperatorOverrides, String> {
+        match read_bounded(&self.path, MAX_FILE_BYTES) {
+            Ok(bytes) if bytes.len() > MAX_FILE_BYTES => {
+                Err(format!("it has more than {} MiB", MAX_FILE_BYTES >> 20))
+            }
+            Ok(bytes) => decode(&bytes, wall_now_ms),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(OperatorOverrides::default()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Replaces the file.
@@ -182,6 +194,7 @@ mod tests {
         let whole = encode(&all_kinds()).unwrap().into_bytes();
         let refuse = |bytes: &[u8]| {
             fs::write(&file.path, bytes).unwrap();
+            assert!(file.check(5000).is_err() && file.path.exists(), "a check changes nothing");
             let problem = file.load(5000).unwrap_err();
             assert!(problem.contains("set aside as") && !problem.contains('\n'), "{problem}");
             assert!(!file.path.exists());

@@ -53,6 +53,14 @@ impl OverrideStore {
         Self { file, overrides, problem, retry_interval: SAVE_RETRY_INTERVAL }
     }
 
+    /// Checks that this program can read the file, and leaves it as it is.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub(super) fn check(state_dir: &Path, adapter: &str) -> Result<(), String> {
+        OverrideFile::new(state_dir, adapter).check(wall_clock_ms())
+    }
+
     /// Writes every change of `overrides` to the disk, in a task that ends with their sender.
     pub(super) fn keep_saved(
         self,

@@ -68,6 +68,16 @@ impl ReplyTemplates {
         self.current.as_ref()
     }
 
+    /// The serial used last.
+    pub(crate) fn last_serial(&self) -> u32 {
+        self.serial.serial.load(SeqCst)
+    }
+
+    /// Continues after `serial`, which a predecessor process used at most.
+    pub(crate) fn resume_serial(&self, serial: u32) {
+        self.serial.serial.store(serial, SeqCst);
+    }
+
     /// Publishes a template with these reports.
     pub(crate) fn publish(
         &mut self,

@@ -19,6 +19,7 @@ mod probes;
 mod progress_events;
 mod reevaluate;
 mod route_engine;
+mod saved_peer;
 mod status;
 mod types;
 
@@ -27,6 +28,7 @@ pub use crate::engine::context::InjectedBug;
 pub use crate::engine::{
     data_comparison::RouteTally,
     route_engine::Engine,
+    saved_peer::{SavedPeer, SavedRoute, SavedSpec},
     types::{EngineConfig, EngineInput, EngineOutput},
 };
 

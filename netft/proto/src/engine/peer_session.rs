@@ -30,6 +30,17 @@ impl PeerSession {
         Self { boot_id: None, last_boot_id: None, started_at: now, established_reported: false }
     }
 
+    /// Boot id, start, and whether it was reported, for a successor process; `None` without one.
+    pub(crate) fn to_parts(self) -> Option<(u64, Time, bool)> {
+        Some((self.boot_id?, self.started_at, self.established_reported))
+    }
+
+    /// The session that a predecessor process left.
+    pub(crate) fn from_parts(boot_id: u64, started_at: Time, established_reported: bool) -> Self {
+        let boot_id = Some(boot_id);
+        Self { boot_id, last_boot_id: boot_id, started_at, established_reported }
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.boot_id.is_some()
     }

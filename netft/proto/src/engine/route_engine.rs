@@ -20,6 +20,7 @@ use crate::{
             retry_unheard, session_down, session_up, set_learned_remote,
         },
         probes::{on_probe, on_probe_refused, set_datagram_limit},
+        saved_peer::{SavedPeer, restore_peer, save_peer},
         status::{peer_status, route_statuses},
         types::{EngineConfig, EngineInput, EngineOutput},
     },
@@ -29,6 +30,7 @@ use crate::{
     route::{
         event::EventKind,
         forwarding::PeerForwarding,
+        params::ParamError,
         peer_route::Route,
         session_end::SessionEndCause,
         spec::RouteSpec,
@@ -160,6 +162,40 @@ impl Engine {
             outputs.shrink_to(0);
         }
         next
+    }
+
+    /// Makes a request due on every route, so that the peers' detection times start anew.
+    pub fn request_on_all_routes(&mut self, now: Time) {
+        for peer in self.peers.values_mut() {
+            peer.routes.values_mut().for_each(|route| route.requests.request_by(now));
+        }
+        let ids: Vec<_> = self.peers.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.schedule_peer_wake(id));
+    }
+
+    /// The peer for a successor process; `None` without a session.
+    pub fn save_peer(&self, id: PeerId) -> Option<SavedPeer> {
+        self.peers.get(&id).and_then(save_peer)
+    }
+
+    /// Adds a peer with the state that a predecessor process left. No route changes its state by
+    /// it, and none is reported as added.
+    ///
+    /// # Errors
+    /// A parameter of a route is out of range; the peer has neither session nor routes then.
+    pub fn restore_peer(
+        &mut self,
+        now: Time,
+        id: PeerId,
+        saved: SavedPeer,
+    ) -> Result<(), ParamError> {
+        self.now = now;
+        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(id, now));
+        for route in restore_peer(peer, &mut self.context, now, saved)? {
+            self.route_owners.insert(route, id);
+        }
+        self.on_peer_changed(id);
+        Ok(())
     }
 
     /// The spec of a route, with the timing and priority in force.

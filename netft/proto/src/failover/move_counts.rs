@@ -47,7 +47,7 @@ impl MoveCause {
 
 /// Moves of data to one peer since it was added, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MoveCounts {
     /// See [`MoveCause::Failover`].
     pub failovers: u64,
@@ -94,6 +94,7 @@ impl MoveCounts {
 
 /// Counts the moves of data to one peer.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct MoveRecorder {
     pub(crate) counts: MoveCounts,
     /// The failed route that data left for none.

@@ -2,7 +2,7 @@
 //! hold.
 
 /// Version of the messages and of what they carry. A process refuses any other.
-pub const HANDOVER_VERSION: u16 = 1;
+pub const HANDOVER_VERSION: u16 = 2;
 /// Largest message, bytes.
 pub const MAX_MESSAGE_LEN: usize = 512;
 
@@ -26,10 +26,16 @@ pub enum SuccessorMessage {
 /// A message of the predecessor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PredecessorMessage {
-    /// The adapter is the successor's: the descriptors of its lock and of its queues come along.
+    /// The adapter is the successor's: the descriptors of its lock, its state, its port, its queues
+    /// and its sockets come along, in this order. Those that do not fit into one packet follow in
+    /// packets without a message.
     Take {
         /// The version.
         version: u16,
+        /// Number of the queues.
+        queues: u16,
+        /// Number of the sockets.
+        sockets: u16,
     },
 }
 
@@ -44,10 +50,8 @@ fn parse_text(bytes: &[u8]) -> Result<(&str, &str), UnknownMessage> {
     Ok(text.split_once(' ').unwrap_or((text, "")))
 }
 
-fn parse_version(text: &str) -> Result<u16, UnknownMessage> {
-    // Later versions may append words.
-    let first = text.split(' ').next().unwrap_or_default();
-    first.parse().map_err(|_| UnknownMessage)
+fn parse_number<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<u16, UnknownMessage> {
+    words.next().and_then(|word| word.parse().ok()).ok_or(UnknownMessage)
 }
 
 impl SuccessorMessage {
@@ -70,7 +74,8 @@ impl SuccessorMessage {
     /// It is no message.
     pub fn decode(bytes: &[u8]) -> Result<Self, UnknownMessage> {
         match parse_text(bytes)? {
-            ("ready", version) => Ok(Self::Ready { version: parse_version(version)? }),
+            // Later versions may append words.
+            ("ready", rest) => Ok(Self::Ready { version: parse_number(&mut rest.split(' '))? }),
             ("serving", "") => Ok(Self::Serving),
             ("refused", reason) => Ok(Self::Refused { reason: reason.to_owned() }),
             _ => Err(UnknownMessage),
@@ -81,8 +86,8 @@ impl SuccessorMessage {
 impl PredecessorMessage {
     /// The packet.
     pub fn encode(self) -> Vec<u8> {
-        let Self::Take { version } = self;
-        format!("take {version}").into_bytes()
+        let Self::Take { version, queues, sockets } = self;
+        format!("take {version} {queues} {sockets}").into_bytes()
     }
 
     /// Reads a packet.
@@ -91,7 +96,13 @@ impl PredecessorMessage {
     /// It is no message.
     pub fn decode(bytes: &[u8]) -> Result<Self, UnknownMessage> {
         match parse_text(bytes)? {
-            ("take", version) => Ok(Self::Take { version: parse_version(version)? }),
+            ("take", rest) => {
+                let mut words = rest.split(' ');
+                let version = parse_number(&mut words)?;
+                // Another version may count otherwise: it is refused for its version.
+                let mut count = || parse_number(&mut words).unwrap_or_default();
+                Ok(Self::Take { version, queues: count(), sockets: count() })
+            }
             _ => Err(UnknownMessage),
         }
     }

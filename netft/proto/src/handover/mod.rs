@@ -4,7 +4,7 @@
 //! predecessor                             successor
 //! serving    ── starts ────────────────▶  reads config, checks environment
 //!            ◀───────────────── ready ──  waiting
-//! freezing: sessions closed, workers stopped, device kept
+//! freezing: workers stopped, state saved, device and sockets kept
 //!            ── take (descriptors) ───▶   opens the adapter
 //! waiting    ◀─────────────── serving ──  serving
 //! exits

@@ -60,7 +60,7 @@ impl Successor {
                 let ready = SuccessorMessage::Ready { version: HANDOVER_VERSION };
                 (SuccessorStage::Ready, Some(SuccessorAction::Send(ready)))
             }
-            (SuccessorStage::Ready, In::Message(PredecessorMessage::Take { version })) => {
+            (SuccessorStage::Ready, In::Message(PredecessorMessage::Take { version, .. })) => {
                 if version == HANDOVER_VERSION {
                     (SuccessorStage::Opening, Some(SuccessorAction::Open))
                 } else {

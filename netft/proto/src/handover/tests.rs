@@ -1,13 +1,46 @@
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::time::Time;
+use crate::{session::COUNTER_RESERVE, time::Time};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const TAKE: PredecessorMessage =
+    PredecessorMessage::Take { version: HANDOVER_VERSION, queues: 1, sockets: 1 };
+
+/// The counters of one session key, and those of the key that a fresh process agrees on.
+#[derive(Default)]
+struct Counters {
+    /// Number of the predecessor's key.
+    old_key: u32,
+    old_next: u64,
+    /// The predecessor's counter as the successor got it.
+    saved: Option<u64>,
+    new_next: Option<u64>,
+    used: HashSet<(u32, u64)>,
+}
+
+impl Counters {
+    fn send_old(&mut self) {
+        assert!(self.used.insert((self.old_key, self.old_next)), "a counter is used twice");
+        self.old_next += 1;
+    }
+
+    /// The successor seals under the former key, after the reserve.
+    fn send_new(&mut self) {
+        let Some(saved) = self.saved else { return };
+        let next = self.new_next.get_or_insert(saved + COUNTER_RESERVE);
+        assert!(self.used.insert((0, *next)), "a counter is used twice");
+        *next += 1;
+    }
+}
 
 /// Both processes, what is on its way between them, and who reads the queues.
 struct Both {
@@ -25,6 +58,7 @@ struct Both {
     /// Version that the successor claims.
     version: u16,
     finished: bool,
+    counters: Counters,
 }
 
 impl Both {
@@ -43,6 +77,7 @@ impl Both {
             new_end_unseen: false,
             version,
             finished: false,
+            counters: Counters::default(),
         }
     }
 
@@ -58,13 +93,17 @@ impl Both {
             Some(PredecessorAction::Freeze) => self.freezing = true,
             Some(PredecessorAction::SendTake) => {
                 assert!(!self.old_serves, "two processes would read the queues");
-                self.to_new.push_back(PredecessorMessage::Take { version: HANDOVER_VERSION });
+                self.to_new.push_back(TAKE);
             }
             Some(PredecessorAction::StopSuccessor) => self.end_new(),
             Some(PredecessorAction::Serve { reason, was_frozen }) => {
                 assert!(!reason.is_empty());
                 assert!(self.new.is_none(), "the successor may still read the queues");
                 assert_eq!(was_frozen, !self.old_serves);
+                if was_frozen {
+                    // A fresh process, with sessions of its own.
+                    (self.counters.old_key, self.counters.old_next) = (1, 0);
+                }
                 (self.old_serves, self.finished) = (true, true);
             }
             Some(PredecessorAction::Exit) => {
@@ -112,6 +151,7 @@ impl Both {
             }
             3 if self.freezing => {
                 (self.freezing, self.old_serves) = (false, false);
+                self.counters.saved = Some(self.counters.old_next);
                 self.tell_old(PredecessorInput::Frozen);
             }
             4 if self.opening => {
@@ -131,6 +171,17 @@ impl Both {
             7 => self.end_new(),
             8 => self.tell_new(SuccessorInput::Failed("no memory".to_owned())),
             9 => self.tell_old(PredecessorInput::Unknown),
+            10 if self.old.is_some() && self.old_serves => self.counters.send_old(),
+            // A frame that was on its way to the kernel when the counters were read.
+            11 if self.counters.saved.is_some() && !self.old_serves => {
+                let racing = self.counters.old_next - self.counters.saved.unwrap();
+                if racing < COUNTER_RESERVE {
+                    self.counters.send_old();
+                }
+            }
+            12 if self.new.is_some() && (self.opening || self.new_serves) => {
+                self.counters.send_new();
+            }
             _ => {}
         }
         assert!(!(self.old_serves && self.new_serves && self.old.is_some()), "two serve");
@@ -192,16 +243,19 @@ fn packets_that_are_no_messages_are_told_apart() {
     assert_eq!(later, Ok(SuccessorMessage::Ready { version: 2 }));
     let long = SuccessorMessage::Refused { reason: "ä".repeat(MAX_MESSAGE_LEN) }.encode();
     assert!(long.len() <= MAX_MESSAGE_LEN && SuccessorMessage::decode(&long).is_ok());
-    let take = PredecessorMessage::Take { version: 7 };
+    let take = PredecessorMessage::Take { version: 7, queues: 4, sockets: 300 };
     assert_eq!(PredecessorMessage::decode(&take.encode()), Ok(take));
+    let former = PredecessorMessage::Take { version: 1, queues: 0, sockets: 0 };
+    assert_eq!(PredecessorMessage::decode(b"take 1"), Ok(former), "refused for its version");
     assert_eq!(PredecessorMessage::decode(b"serving"), Err(UnknownMessage));
 }
 
 proptest! {
-    /// Whatever happens in whatever order: never two processes serve, and in the end exactly one.
+    /// Whatever happens in whatever order: never two processes serve, in the end exactly one, and
+    /// no frame has the key and the counter of another.
     #[test]
     fn a_hand_over_cut_anywhere_leaves_exactly_one_serving(
-        steps in prop::collection::vec(0u8..10, 0..40),
+        steps in prop::collection::vec(0u8..13, 0..60),
         version in prop::sample::select(vec![HANDOVER_VERSION, HANDOVER_VERSION + 1]),
     ) {
         let mut both = Both::start(version);

@@ -22,7 +22,7 @@ impl fmt::Display for PeerId {
 /// Id of a route of this node. Never 0, never reused in the process. The peer has its own id for
 /// the same route, and heartbeats carry both (as BFD discriminators, RFC 5880 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RouteId(pub u32);
 
 impl fmt::Display for RouteId {

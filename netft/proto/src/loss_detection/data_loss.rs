@@ -37,6 +37,7 @@ pub struct DataLoss {
 
 /// Share of frames lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LossShare {
     /// Per mille.
     pub permille: u16,

@@ -38,6 +38,7 @@ mod immediate_ack;
 mod path;
 mod path_states;
 mod reroute;
+mod resumed_frames;
 pub mod rtt_estimator;
 pub mod segmentation;
 mod sent_frame;
@@ -49,6 +50,7 @@ pub use crate::loss_detection::{
     ack_schedule::AckSchedule,
     acked_frames::take_acked_frames,
     data_loss::{DataLoss, LossShare},
+    resumed_frames::{outstanding_batches, resume_sent},
     sent_frame::{BatchLayout, MAX_FRAMES, SentBatch},
     sent_frames::SentFrames,
     types::{

@@ -1,6 +1,7 @@
 //! One batch of frames that awaits its acknowledgement.
 
 use crate::{
+    ids::RouteId,
     loss_detection::copies::CopyRoutes,
     time::Time,
     wire::ack::{Ack, AckRange},
@@ -51,6 +52,16 @@ pub struct SentBatch<P> {
 }
 
 impl<P> SentBatch<P> {
+    /// Frames that are acknowledged: bit n is the nth.
+    pub const fn acked_mask(&self) -> u64 {
+        self.acked
+    }
+
+    /// A second route it was sent on.
+    pub fn copy_route(&self) -> Option<RouteId> {
+        self.copies.iter().next()
+    }
+
     /// Runs of unacknowledged frames: index of the first frame and count, in order.
     pub fn missing_runs(&self) -> impl Iterator<Item = (u32, u32)> {
         let (acked, count) = (self.acked, self.layout.count);

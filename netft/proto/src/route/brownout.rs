@@ -39,6 +39,7 @@ const MIN_RTT_SAMPLES: u32 = 8;
 
 /// Outbound quality of a route.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct PathQuality {
     /// Loss of this node's heartbeats as the peer reports it, per mille.
     loss_permille: u16,
@@ -160,6 +161,7 @@ impl PathQuality {
 
 /// Minimum of a sliding window, in two halves.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct WindowedMinRtt {
     previous_half: Option<Duration>,
     /// The half being filled: its start, sample count and minimum.

@@ -39,12 +39,14 @@ const MAX_RETRY: Duration = Duration::from_secs(640);
 
 /// Quality of a route for data.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct DataQuality {
     /// The last report: share of frames lost, per mille, and when.
     reported: Option<(u16, Time)>,
     lasting: u8,
     /// Events of loss while it was silent, in a row.
     silent_events: u32,
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) audit: ArrivalAudit,
     conviction: Option<Conviction>,
     /// Convictions in a row: each doubles the time before a retry.
@@ -58,6 +60,7 @@ pub(crate) struct DataQuality {
 
 /// The route lost a comparison.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Conviction {
     share: LossShare,
     /// No comparison has shown it yet.

@@ -40,6 +40,7 @@ impl DrainStatus {
 
 /// The stages of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DrainStage {
     /// Ordered; data is leaving.
     Draining,
@@ -62,6 +63,7 @@ impl DrainStage {
 
 /// The drain of one route.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct DrainState {
     /// When it was ordered here.
     ordered_at: Option<Time>,

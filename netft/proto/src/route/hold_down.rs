@@ -12,6 +12,7 @@ const FLAP_DECAY: Duration = Duration::from_secs(60);
 /// Hold-down of one route. It doubles with every flap up to [`MAX_HOLD`] and halves per
 /// [`FLAP_DECAY`] without one, so data always returns to a route that stays up.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct HoldDown {
     flaps: u32,
     last_flap: Time,

@@ -25,7 +25,7 @@ pub(crate) struct Liveness {
     pub(crate) consecutive_heard: u8,
     /// Serial of the last heartbeat: a duplicate of it proves nothing more.
     last_serial: Option<u32>,
-    was_lost: bool,
+    pub(crate) was_lost: bool,
     /// Why receipt ended, or never began.
     pub(crate) loss_reason: Reason,
     /// Heartbeats missed since the route was added.

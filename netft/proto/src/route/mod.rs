@@ -32,6 +32,7 @@ pub(crate) mod report;
 pub(crate) mod route_fsm;
 pub(crate) mod route_stats;
 pub(crate) mod routes;
+pub(crate) mod saved_liveness;
 pub(crate) mod select;
 pub(crate) mod session_end;
 pub(crate) mod spec;

@@ -4,6 +4,7 @@ use crate::route::state::Reason;
 
 /// The peer's last report on its end of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct RemoteReport {
     /// The peer receives this node's heartbeats there.
     pub(crate) heard: bool,
@@ -19,6 +20,7 @@ pub(crate) struct RemoteReport {
 
 /// The far end of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct RemoteEnd {
     /// The peer's number of the route; 0 until its first heartbeat.
     pub(crate) route: u32,

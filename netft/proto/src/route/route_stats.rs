@@ -15,6 +15,7 @@ const REQUEST_WINDOW: u32 = 64;
 
 /// Measurements of one route by its heartbeats.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct RouteStats {
     pub(crate) requests: RequestStats,
     pub(crate) inbound_loss: InboundLoss,
@@ -24,6 +25,7 @@ pub(crate) struct RouteStats {
 
 /// Which of the last 64 requests were answered, and the round-trip time.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct RequestStats {
     /// The newest request's sequence; 0 before the first.
     newest: u32,
@@ -86,6 +88,7 @@ impl RequestStats {
 
 /// Which of the peer's last 64 requests arrived.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct InboundLoss {
     /// The newest request's sequence; `None` before the first.
     newest: Option<u32>,

@@ -18,7 +18,7 @@ use ring::{
     aead::{Aad, LessSafeKey, Nonce, UnboundKey},
     hkdf,
 };
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::wire::{
     DropReason,
@@ -53,20 +53,35 @@ pub(crate) struct EpochKey {
     epoch: u64,
     key: LessSafeKey,
     iv: [u8; aead::NONCE_LEN],
+    /// The key itself, for a successor process: the AEAD library does not give it back.
+    material: EpochSecret,
 }
 
 impl EpochKey {
     fn derive(cipher: Cipher, epoch: u64, secret: &EpochSecret) -> Arc<Self> {
+        let mut material = EpochSecret::default();
+        hkdf_expand(secret, b"netft key", material.as_mut());
+        let mut iv = [0; aead::NONCE_LEN];
+        hkdf_expand(secret, b"netft iv", &mut iv);
+        Self::from_material(cipher, epoch, material, iv)
+    }
+
+    fn from_material(
+        cipher: Cipher,
+        epoch: u64,
+        material: EpochSecret,
+        iv: [u8; aead::NONCE_LEN],
+    ) -> Arc<Self> {
         let algorithm = match cipher {
             Cipher::Aes256Gcm => &aead::AES_256_GCM,
             Cipher::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
         };
-        let mut key = EpochSecret::default();
-        hkdf_expand(secret, b"netft key", key.as_mut());
-        let mut iv = [0; aead::NONCE_LEN];
-        hkdf_expand(secret, b"netft iv", &mut iv);
-        let key = UnboundKey::new(algorithm, key.as_ref()).expect("both AEADs take 32 bytes");
-        Arc::new(Self { epoch, key: LessSafeKey::new(key), iv })
+        let key = UnboundKey::new(algorithm, material.as_ref()).expect("both AEADs take 32 bytes");
+        Arc::new(Self { epoch, key: LessSafeKey::new(key), iv, material })
+    }
+
+    fn to_saved(&self) -> SavedEpochKey {
+        SavedEpochKey { epoch: self.epoch, key: *self.material, iv: self.iv }
     }
 
     /// IV xor counter (RFC 8446 section 5.3), in two stores of the sizes that the AEAD loads. The
@@ -166,6 +181,35 @@ impl KeyWindow {
         self.previous.as_deref().filter(|previous| previous.epoch == epoch)
     }
 
+    /// The window for a successor process.
+    pub(crate) fn to_saved(&self) -> SavedKeys {
+        SavedKeys {
+            previous: self.previous.as_ref().map(|key| key.to_saved()),
+            current: self.current.to_saved(),
+            next: self.next.to_saved(),
+            secret: *self.secret,
+        }
+    }
+
+    /// The window of a predecessor process.
+    pub(crate) fn from_saved(cipher: Cipher, saved: &SavedKeys) -> Self {
+        let restore = |saved: &SavedEpochKey| {
+            EpochKey::from_material(cipher, saved.epoch, EpochSecret::new(saved.key), saved.iv)
+        };
+        Self {
+            cipher,
+            previous: saved.previous.as_ref().map(restore),
+            current: restore(&saved.current),
+            next: restore(&saved.next),
+            secret: EpochSecret::new(saved.secret),
+        }
+    }
+
+    /// The AEAD.
+    pub(crate) const fn cipher(&self) -> Cipher {
+        self.cipher
+    }
+
     /// The window advanced by one epoch.
     pub(crate) fn to_next_epoch(&self) -> Self {
         Self {
@@ -175,6 +219,37 @@ impl KeyWindow {
             next: EpochKey::derive(self.cipher, self.next.epoch + 1, &self.secret),
             secret: ratchet_secret(&self.secret),
         }
+    }
+}
+
+/// The key of one epoch, for a successor process; wiped when dropped.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct SavedEpochKey {
+    epoch: u64,
+    key: [u8; 32],
+    iv: [u8; aead::NONCE_LEN],
+}
+
+impl Drop for SavedEpochKey {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.iv.zeroize();
+    }
+}
+
+/// The keys of one direction, for a successor process; wiped when dropped. They are those that are
+/// in use: keys of earlier epochs cannot be derived from them.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct SavedKeys {
+    previous: Option<SavedEpochKey>,
+    current: SavedEpochKey,
+    next: SavedEpochKey,
+    secret: [u8; 32],
+}
+
+impl Drop for SavedKeys {
+    fn drop(&mut self) {
+        self.secret.zeroize();
     }
 }
 

@@ -15,6 +15,7 @@ pub mod fragment;
 mod keys;
 mod path_arrivals;
 pub mod replay;
+mod saved;
 mod shared_state;
 
 use std::{fmt, sync::Arc};
@@ -22,7 +23,10 @@ use std::{fmt, sync::Arc};
 use arc_swap::{ArcSwap, Guard};
 use zeroize::Zeroize;
 
-pub use crate::session::keys::Cipher;
+pub use crate::session::{
+    keys::Cipher,
+    saved::{COUNTER_RESERVE, SavedSession, UnusableSession},
+};
 use crate::{
     ids::{PeerId, RouteId, virtual_addrs::VirtualAddrs},
     loss_detection::DeliveryCounts,
@@ -142,6 +146,66 @@ impl Session {
             losses: SessionLossCounters::default(),
             reassembly: SharedReassembly::default(),
         }
+    }
+
+    /// The state for a successor process. No frame may be sealed or opened any more: the successor
+    /// does that from here on.
+    pub fn to_saved(&self) -> SavedSession {
+        let (tx, rx) = (self.tx.load(), self.rx.load());
+        SavedSession {
+            local_id: self.local_id,
+            remote_id: self.remote_id,
+            boot_id: self.boot_id,
+            has_aes: tx.cipher() == Cipher::Aes256Gcm,
+            accepts_fragments: self.peer_accepts_fragments,
+            next_counter: self.counters.next_counter(),
+            tx: tx.to_saved(),
+            rx: rx.to_saved(),
+            replay: self.replay.to_bytes(),
+            highest_received: self.acks.highest_received(),
+            arrivals: self.acks.arrivals.to_counts(),
+            loss: self.losses.loss_counts(),
+            partial_packets: self.reassembly.to_saved(),
+        }
+    }
+
+    /// The session of a predecessor process with a peer.
+    ///
+    /// # Errors
+    /// Its parts contradict each other.
+    pub fn from_saved(
+        saved: &SavedSession,
+        peer: PeerId,
+        peer_addrs: VirtualAddrs,
+    ) -> Result<Self, UnusableSession> {
+        let cipher = Cipher::from_aes_support(saved.has_aes, saved.has_aes);
+        let replay = ReplayWindow::from_bytes(&saved.replay).ok_or(UnusableSession)?;
+        let acks = AckState::default();
+        saved.highest_received.into_iter().for_each(|highest| acks.record_received(highest));
+        for (route, received, reported, acked) in &saved.arrivals {
+            acks.arrivals.record_received(RouteId(*route), *received);
+            acks.arrivals.record_reported(RouteId(*route), *reported);
+            acks.arrivals.record_acked(RouteId(*route), *acked);
+        }
+        let losses = SessionLossCounters::default();
+        losses.record_duplicated(saved.loss.0);
+        losses.record_lost(saved.loss.1);
+        Ok(Self {
+            peer,
+            peer_addrs,
+            local_id: saved.local_id,
+            remote_id: saved.remote_id,
+            boot_id: saved.boot_id,
+            peer_accepts_fragments: saved.accepts_fragments,
+            epoch_bits: EPOCH_BITS,
+            counters: CounterSpace::resumed(MAX_FRAMES, saved.resumed_counter()),
+            tx: ArcSwap::from_pointee(KeyWindow::from_saved(cipher, &saved.tx)),
+            rx: ArcSwap::from_pointee(KeyWindow::from_saved(cipher, &saved.rx)),
+            replay,
+            acks,
+            losses,
+            reassembly: SharedReassembly::from_saved(&saved.partial_packets),
+        })
     }
 
     /// Sets whether the peer's hello announced support for [fragments](crate::session::fragment);

@@ -79,6 +79,15 @@ impl PathArrivals {
         }
     }
 
+    /// The counts, by route: received here, reported by the peer, and acknowledged.
+    pub(super) fn to_counts(&self) -> Vec<(u32, u64, u64, u64)> {
+        let count = |slot: &PathSlot| {
+            let (received, reported) = (slot.received.load(Relaxed), slot.reported.load(Relaxed));
+            (slot.route.load(Acquire), received, reported, slot.acked.load(Relaxed))
+        };
+        self.slots.iter().map(count).filter(|(route, ..)| *route != 0).collect()
+    }
+
     /// The slot of a route, taken when it is seen first.
     #[inline]
     fn slot_of(&self, route: RouteId) -> Option<&PathSlot> {

@@ -15,7 +15,7 @@ use crate::{
     session::{
         fragment::{
             Fragment,
-            reassembly::{FragmentOutcome, ReassemblyBuffer},
+            reassembly::{FragmentOutcome, ReassemblyBuffer, SavedPartialPacket},
         },
         path_arrivals::PathArrivals,
     },
@@ -32,6 +32,16 @@ pub(super) struct CounterSpace {
 impl CounterSpace {
     pub(super) fn new(limit: u64) -> Self {
         Self { next: AtomicU64::new(0), limit }
+    }
+
+    /// The space of a predecessor process, from `next` on.
+    pub(super) fn resumed(limit: u64, next: u64) -> Self {
+        Self { next: AtomicU64::new(next), limit }
+    }
+
+    /// The next counter: none from it on was reserved.
+    pub(super) fn next_counter(&self) -> u64 {
+        self.next.load(Relaxed)
     }
 
     /// Upper bound of the counters.
@@ -132,6 +142,16 @@ pub(super) struct SharedReassembly {
 }
 
 impl SharedReassembly {
+    pub(super) fn to_saved(&self) -> Vec<SavedPartialPacket> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner).to_saved()
+    }
+
+    pub(super) fn from_saved(saved: &[SavedPartialPacket]) -> Self {
+        let buffer = ReassemblyBuffer::from_saved(saved);
+        let has_partial_packets = AtomicBool::new(!buffer.is_empty());
+        Self { buffer: Mutex::new(buffer), has_partial_packets }
+    }
+
     pub(super) fn add_fragment(
         &self,
         now: Time,

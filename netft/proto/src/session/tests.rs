@@ -443,3 +443,68 @@ fn debug_output_holds_no_secret() {
     }
     assert!(text.contains("1000") && text.contains("2000"), "{text}");
 }
+
+/// The session of the next process.
+fn succeeded(former: &Session) -> Session {
+    Session::from_saved(&former.to_saved(), former.peer, former.peer_addrs).unwrap()
+}
+
+#[test]
+fn f_115_a_session_goes_on_in_the_next_process_on_either_end() {
+    for cipher in CIPHERS {
+        let (mut here, mut there) = pair_with(cipher, EPOCH_BITS, MAX_FRAMES);
+        let before = sealed(&here, here.reserve_counters(1).unwrap(), b"before");
+        let late = sealed(&here, here.reserve_counters(1).unwrap(), b"late");
+        assert_eq!(opened(&there, &before).unwrap(), b"before");
+        there.record_received(0);
+        there.record_arrivals(RouteId(3), 7);
+        for _ in 0..3 {
+            (here, there) = (succeeded(&here), succeeded(&there));
+            let after = sealed(&here, here.reserve_counters(1).unwrap(), b"after");
+            assert_eq!(opened(&there, &after).unwrap(), b"after");
+            assert_eq!(refused(&there, &after), DropReason::Replayed);
+            assert_eq!(refused(&there, &before), DropReason::Replayed, "the window went along");
+        }
+        assert_eq!(opened(&there, &late).unwrap(), b"late", "it waited in the socket");
+        assert_eq!(there.arrivals_on(RouteId(3)), 7);
+        assert!(there.build_ack().is_some());
+    }
+}
+
+#[test]
+fn f_115_a_fragmented_packet_is_completed_by_the_next_process() {
+    let (_, there) = pair();
+    let layout = fragment::FragmentLayout::new(1000, 504).unwrap();
+    let packet: Vec<u8> = (0..1000).map(|at| at as u8).collect();
+    let add = |session: &Session, index: usize| {
+        let mut payload = vec![0; 4 + layout.byte_range(index).len()];
+        layout.write_fragment(index, &packet, &mut payload);
+        let fragment = Fragment::decode(5 + index as u64, &payload).unwrap();
+        session.add_fragment(Time::ZERO, &fragment, 0, &payload[4..]).unwrap().completed
+    };
+    assert_eq!(add(&there, 0), None);
+    assert_eq!(add(&succeeded(&there), 1), Some(packet.clone()));
+}
+
+proptest! {
+    /// A counter is sealed under once, whatever the processes do between the hand-overs, also where
+    /// the last frames of a process leave after its counters were read.
+    #[test]
+    fn f_115_no_counter_is_used_twice_over_any_number_of_processes(
+        steps in vec((0u64..200, 0u64..COUNTER_RESERVE), 1..20),
+    ) {
+        let (mut here, _) = pair();
+        let mut used = HashSet::new();
+        for (before, racing) in steps {
+            for _ in 0..before {
+                prop_assert!(used.insert(here.reserve_counters(1).unwrap()));
+            }
+            let saved = here.to_saved();
+            for _ in 0..racing {
+                prop_assert!(used.insert(here.reserve_counters(1).unwrap()));
+            }
+            here = Session::from_saved(&saved, here.peer, here.peer_addrs).unwrap();
+        }
+        prop_assert!(used.insert(here.reserve_counters(1).unwrap()));
+    }
+}

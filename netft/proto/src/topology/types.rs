@@ -16,6 +16,7 @@ use crate::{
 
 /// A kernel interface, as far as route planning needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Interface {
     /// Its kernel index; never 0.
     pub index: u32,
@@ -73,6 +74,7 @@ impl Interface {
 
 /// An address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LocalAddr {
     /// The address.
     pub addr: IpAddr,

@@ -22,6 +22,11 @@ impl ControlSessions {
         Self { manager, boot_id, started_at: clock::now(), is_closing: false }
     }
 
+    /// The boot id, as the peers know it.
+    pub(super) const fn boot_id(&self) -> u64 {
+        self.boot_id
+    }
+
     /// The node closes: the end of its sessions is no event.
     pub(super) fn begin_closing(&mut self) {
         self.is_closing = true;

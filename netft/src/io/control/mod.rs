@@ -23,6 +23,7 @@ mod control_sessions;
 mod drain;
 mod driver;
 mod frame_limits;
+mod handover;
 mod nat;
 mod network_watch;
 mod overlay_watch;
@@ -50,5 +51,6 @@ mod table_publisher;
 #[allow(clippy::unwrap_used)]
 mod test_node;
 
+pub(crate) use handover::ResumedState;
 pub(crate) use overrides::OverrideTable;
 pub(crate) use run::{DriverParts, RandomSeeds, spawn_driver};

@@ -59,9 +59,8 @@ impl Driver {
             }
             DriverRequest::Joining(joining) => self.publisher.set_joining(joining),
             DriverRequest::Closing => self.sessions.begin_closing(),
-            DriverRequest::Stop(answer) => {
-                let _ = answer.send(());
-            }
+            // The thread's loop ends with these.
+            DriverRequest::Stop(_) | DriverRequest::Freeze(..) => {}
         }
     }
 

@@ -126,6 +126,22 @@ impl RouteReplanner {
         Some(&self.advertisement)
     }
 
+    /// Serial of the last advertisement.
+    pub(super) const fn advertisement_serial(&self) -> u32 {
+        self.advertisement.serial
+    }
+
+    /// Continues after the last advertisement of a predecessor process: the peers ignore an older
+    /// one.
+    pub(super) fn resume_serial(&mut self, serial: u32) {
+        self.advertisement.serial = serial;
+    }
+
+    /// The addresses that a peer advertised last.
+    pub(super) fn advertisement_of(&self, peer: PeerId) -> Option<Advertisement> {
+        self.advertisements.borrow().get(&peer).cloned()
+    }
+
     /// Takes in the advertisement of a peer. Returns whether it says anything new.
     pub(super) fn on_advertisement(&self, peer: PeerId, list: &Advertisement) -> bool {
         self.advertisements.send_if_modified(|known| {

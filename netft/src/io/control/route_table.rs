@@ -33,7 +33,7 @@ pub(super) struct RouteEntry {
 }
 
 impl RouteEntry {
-    fn new(plan: PlannedRoute, learned_at: Option<Time>) -> Self {
+    pub(super) fn new(plan: PlannedRoute, learned_at: Option<Time>) -> Self {
         Self {
             plan,
             configured_remote: None,
@@ -95,6 +95,22 @@ impl RouteTable {
         let id = RouteId(self.last_id);
         self.entries.insert(id, RouteEntry::new(plan, learned_at));
         id
+    }
+
+    /// Adds a route of a predecessor process under its number.
+    pub(super) fn restore(&mut self, id: RouteId, entry: RouteEntry) {
+        self.last_id = self.last_id.max(id.0);
+        self.entries.insert(id, entry);
+    }
+
+    /// The highest number of a route so far.
+    pub(super) const fn last_id(&self) -> u32 {
+        self.last_id
+    }
+
+    /// Numbers up to `last` were used by a predecessor process.
+    pub(super) fn skip_ids(&mut self, last: u32) {
+        self.last_id = self.last_id.max(last);
     }
 
     pub(super) fn remove(&mut self, id: RouteId) -> Option<RouteEntry> {

@@ -24,9 +24,10 @@ use crate::io::{
     carrier_monitor::CarrierMonitor,
     clock,
     control::{
-        components::Components, control_sessions::ControlSessions, driver::Driver,
-        overrides::OverrideTable, peer_table::PeerTable, route_planner::RouteReplanner,
-        route_table::RouteTable, sockets::Sockets, table_publisher::TablePublisher,
+        components::Components, control_sessions::ControlSessions, driver::Driver, handover,
+        handover::ResumedState, overrides::OverrideTable, peer_table::PeerTable,
+        route_planner::RouteReplanner, route_table::RouteTable, sockets::Sockets,
+        table_publisher::TablePublisher,
     },
     datapath::{report::FromWorker, workers::Workers},
     fib::SharedFib,
@@ -56,7 +57,8 @@ pub(crate) struct DriverParts {
     pub desired_state: watch::Sender<DesiredState>,
     /// The peers' advertised addresses, for the netlink watcher.
     pub advertisements: watch::Sender<Advertisements>,
-    pub host_state: HostState,
+    /// The interfaces, and the state that a predecessor process left.
+    pub start: (HostState, Option<ResumedState>),
     /// The operator's overrides of an earlier run.
     pub overrides: OverrideTable,
 }
@@ -80,11 +82,13 @@ pub(crate) fn spawn_driver(parts: DriverParts) -> std::io::Result<thread::JoinHa
 fn run_driver(parts: DriverParts) {
     try_shorten_slice();
     let (mut driver, mut mailbox) = build_driver(parts);
-    let done = loop {
+    let end = loop {
         let wakeup = mailbox.wait_until(driver.next_wake());
         match wakeup {
             Wakeup::Worker(message) => driver.on_worker_message(message),
-            Wakeup::Message(DriverMessage::Request(DriverRequest::Stop(done))) => break Some(done),
+            Wakeup::Message(DriverMessage::Request(
+                end @ (DriverRequest::Stop(_) | DriverRequest::Freeze(..)),
+            )) => break Some(end),
             Wakeup::Message(message) => driver.on_message(message),
             Wakeup::Timer => {}
             Wakeup::Closed => break None,
@@ -94,10 +98,17 @@ fn run_driver(parts: DriverParts) {
         }
         driver.poll();
     };
-    driver.shut_down();
-    if let Some(done) = done {
-        // The caller may have gone away; it does not matter then.
-        let _ = done.send(());
+    // The caller may have gone away; it does not matter then.
+    match end {
+        Some(DriverRequest::Freeze(ranks, frozen)) => {
+            let left = || mailbox.next_worker_message();
+            drop(frozen.send(handover::freeze_driver(driver, left, ranks)));
+        }
+        Some(DriverRequest::Stop(done)) => {
+            driver.shut_down();
+            let _ = done.send(());
+        }
+        _ => driver.shut_down(),
     }
 }
 
@@ -131,8 +142,23 @@ fn build_driver(parts: DriverParts) -> (Driver, Mailbox) {
     peers.into_iter().for_each(|peer| driver.add_peer(peer));
     driver.apply_policy_overrides();
     driver.publisher.set_rate_limits(&driver.config);
-    driver.set_queues(parts.queues);
-    driver.set_host_state(parts.host_state, "start");
+    let (host_state, resumed) = parts.start;
+    if let Some(resumed) = resumed {
+        handover::resume_driver(&mut driver, resumed);
+        // The workers read nothing before they have the table: what waits in the queues and in the
+        // sockets would be dropped.
+        driver.publisher.set_queues(parts.queues.clone());
+        driver.set_host_state(host_state, "taken over");
+        driver.poll();
+        // A worker without its queue would drop what it receives.
+        driver.set_queues(parts.queues);
+        if let Err(error) = driver.sockets.register_all(&driver.workers) {
+            tracing::error!(%error, "a worker cannot read its sockets");
+        }
+    } else {
+        driver.set_queues(parts.queues);
+        driver.set_host_state(host_state, "start");
+    }
     driver.poll();
     let mailbox = Mailbox::new(parts.from_workers.0, parts.from_workers.1, parts.messages);
     (driver, mailbox)

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::io::{
     datapath::workers::Workers,
+    handover::SocketState,
     socket::{SocketId, UdpSocket},
     sys::{reuseport, udp},
 };
@@ -58,6 +59,47 @@ impl Sockets {
         tracing::debug!(%local, ifindex, sockets = count, is_filtered, "UDP sockets opened");
         self.open.insert(local, sockets);
         Ok(true)
+    }
+
+    /// Takes over the sockets of a predecessor process. Nobody reads them before
+    /// [`register_all`](Self::register_all). Those of an address that are not one for each worker
+    /// are left out.
+    pub(super) fn adopt_sockets(
+        &mut self,
+        sockets: Vec<(SocketState, OwnedFd)>,
+        worker_count: usize,
+    ) {
+        for (SocketState { local, ifindex, worker }, fd) in sockets {
+            self.last_id += 1;
+            let socket = UdpSocket { id: SocketId(self.last_id), local, ifindex, worker, fd };
+            self.open.entry(local).or_default().push(Arc::new(socket));
+        }
+        self.open.retain(|_, sockets| {
+            sockets.sort_by_key(|socket| socket.worker);
+            let is_complete = sockets.iter().map(|it| it.worker).eq(0..worker_count);
+            is_complete && sockets.iter().all(|socket| socket.ifindex == sockets[0].ifindex)
+        });
+        tracing::debug!(addresses = self.open.len(), "UDP sockets taken over");
+    }
+
+    /// Has the workers receive on every socket that was taken over.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub(super) fn register_all(&self, workers: &Workers) -> io::Result<()> {
+        self.iter_sockets().try_for_each(|socket| workers.register_socket(socket))
+    }
+
+    /// Every socket with a second descriptor, for a successor process.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn duplicate_all(&self) -> io::Result<Vec<(SocketState, OwnedFd)>> {
+        let duplicate = |socket: &Arc<UdpSocket>| {
+            let UdpSocket { local, ifindex, worker, ref fd, .. } = **socket;
+            Ok((SocketState { local, ifindex, worker }, fd.try_clone()?))
+        };
+        self.iter_sockets().map(duplicate).collect()
     }
 
     /// Opens one socket, read by one worker, at a port the kernel chooses.

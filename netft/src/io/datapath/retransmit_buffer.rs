@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Duration};
 use netft_proto::{
     ids::{PeerId, RouteId},
     loss_detection::{
-        RetransmitLimits, SentBatch, SentFrames, UsablePath, take_acked_frames,
-        take_vanishing_segments,
+        RetransmitLimits, SentBatch, SentFrames, UsablePath, outstanding_batches, resume_sent,
+        take_acked_frames, take_vanishing_segments,
     },
     session::Session,
     time::Time,
@@ -27,6 +27,7 @@ use crate::io::{
         tx_context::TxContext,
     },
     fib::Fib,
+    handover::UnackedSend,
     path::Path,
 };
 
@@ -63,15 +64,53 @@ impl RetransmitBuffers {
         if self.limits.is_disabled() {
             return false;
         }
+        let sent_frames = &mut self.buffer_of(session).sent_frames;
+        sent_frames.on_sent(span, span.to_frames(bytes), path, duplicate, clock::now());
+        true
+    }
+
+    /// Keeps a send of a predecessor process as if it had just left.
+    pub(super) fn resume_sent(
+        &mut self,
+        session: &Arc<Session>,
+        send: &UnackedSend,
+        (span, bytes): (ArenaSpan, &[u8]),
+    ) {
+        let now = clock::now();
+        // Of no epoch: what a hand-over delays is no loss of the route.
+        let path = UsablePath { route: send.route, rtt: None, loss_epoch: u32::MAX };
+        let (layout, marks) = (span.to_frames(bytes), (send.copy, send.acked));
+        let sent_frames = &mut self.buffer_of(session).sent_frames;
+        resume_sent(sent_frames, (span, layout), path, marks, now);
+    }
+
+    /// The unacknowledged sends, oldest first, for a successor process.
+    pub(super) fn to_unacked(&self, arena: &FrameArena) -> Vec<UnackedSend> {
+        let mut unacked = Vec::new();
+        for SessionBuffer { session, sent_frames, .. } in &self.by_session {
+            for (route, batch) in outstanding_batches(sent_frames) {
+                let span = batch.payload;
+                unacked.push(UnackedSend {
+                    session: session.local_id(),
+                    route,
+                    copy: batch.copy_route(),
+                    acked: batch.acked_mask(),
+                    stride: span.stride,
+                    bytes: arena.span_bytes(span).to_vec(),
+                });
+            }
+        }
+        unacked
+    }
+
+    fn buffer_of(&mut self, session: &Arc<Session>) -> &mut SessionBuffer {
         let local = session.local_id();
         let known = self.by_session.iter().position(|buffer| buffer.session.local_id() == local);
         let place = known.unwrap_or_else(|| {
             self.by_session.push(SessionBuffer::new(session.clone(), self.limits));
             self.by_session.len() - 1
         });
-        let sent_frames = &mut self.by_session[place].sent_frames;
-        sent_frames.on_sent(span, span.to_frames(bytes), path, duplicate, clock::now());
-        true
+        &mut self.by_session[place]
     }
 
     /// Processes acknowledgements, retransmits what a path may have lost, and releases what is

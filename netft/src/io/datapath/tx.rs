@@ -4,6 +4,7 @@ use std::{
     io::IoSlice,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use netft_proto::{
         virtio_net::{VNET_HDR_LEN, VnetHdr},
     },
     route::policy::PacketFields,
-    session::fragment::FragmentLayout,
+    session::{Session, fragment::FragmentLayout},
     wire::{
         DropReason,
         header::{FLAG_PARTIAL_CHECKSUM, FRAME_OVERHEAD},
@@ -36,6 +37,7 @@ use crate::io::{
         tx_context::TxContext,
     },
     fib::{Fib, FibPeer},
+    handover::UnackedSend,
     socket::TunQueue,
     steering::Forwarding,
     sys::udp::MAX_SEND,
@@ -96,6 +98,16 @@ impl TxPipeline {
             icmp_limit: icmp_error::icmp_rate_limit(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Takes over a send that a predecessor process left unacknowledged.
+    pub(super) fn resume_send(&mut self, session: &Arc<Session>, send: &UnackedSend) {
+        self.batch.resume_send(session, send);
+    }
+
+    /// The unacknowledged sends, for a successor process.
+    pub(super) fn to_unacked(&self) -> Vec<UnackedSend> {
+        self.batch.to_unacked()
     }
 
     /// Processes acknowledgements and retransmits, once per turn.

@@ -22,6 +22,7 @@ use crate::io::{
         tx_context::TxContext,
     },
     fib::{Fib, FibPeer},
+    handover::UnackedSend,
     path::Path,
     sys::{
         prefetch,
@@ -80,6 +81,24 @@ impl TxBatch {
             pads_frames: false,
             open_bundle: None,
         }
+    }
+
+    /// Takes over a send that a predecessor process left unacknowledged.
+    pub(super) fn resume_send(&mut self, session: &Arc<Session>, send: &UnackedSend) {
+        let (start, len) = (self.first_offset, send.bytes.len());
+        let frames = len.div_ceil(send.stride.max(1));
+        if len == 0 || len > MAX_SEND || send.stride > len || frames > MAX_SEGMENTS {
+            return;
+        }
+        self.arena.current_chunk()[start..start + len].copy_from_slice(&send.bytes);
+        let span = self.arena.make_span(start, len, send.stride.max(1));
+        self.retransmit_buffers.resume_sent(session, send, (span, &send.bytes));
+        self.first_offset = self.arena.retain_span(span);
+    }
+
+    /// The unacknowledged sends, for a successor process.
+    pub(super) fn to_unacked(&self) -> Vec<UnackedSend> {
+        self.retransmit_buffers.to_unacked(&self.arena)
     }
 
     /// Adds a packet of `len` bytes, which `write` writes, to the open bundle or a new one. `len`

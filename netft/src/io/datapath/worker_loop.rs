@@ -27,6 +27,7 @@ use crate::io::{
         tx_context::TxContext,
     },
     fib::Fib,
+    handover::ResumedSend,
     socket::{SocketId, TunQueue, UdpSocket},
     sys::epoll::EpollEvents,
 };
@@ -85,11 +86,19 @@ impl Worker {
         }
     }
 
-    /// Serves the registered descriptors until stopped.
-    pub(super) fn run(mut self) {
+    /// Takes over what the same worker of a predecessor process left unacknowledged.
+    pub(super) fn resume_sends(&mut self, sends: &[ResumedSend]) {
+        for (session, send) in sends {
+            self.tx.resume_send(session, send);
+        }
+    }
+
+    /// Serves the registered descriptors until stopped. Returns the unacknowledged frames.
+    pub(super) fn run(mut self) -> TxPipeline {
         tracing::debug!(worker = self.index, "worker started");
         self.serve_until_stopped();
         tracing::debug!(worker = self.index, "worker stopped");
+        self.tx
     }
 
     fn serve_until_stopped(&mut self) {

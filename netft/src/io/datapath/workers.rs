@@ -9,7 +9,8 @@ use netft_proto::{
 
 use crate::io::{
     counters::Counters,
-    datapath::{registration::WorkerShared, report::WorkerIo, worker_loop::Worker},
+    datapath::{registration::WorkerShared, report::WorkerIo, tx::TxPipeline, worker_loop::Worker},
+    handover::{ResumedSend, UnackedSend},
     socket::{TunQueue, UdpSocket},
     sys::scheduling::try_shorten_slice,
 };
@@ -17,16 +18,21 @@ use crate::io::{
 /// The running workers.
 pub(crate) struct Workers {
     shared: Vec<Arc<WorkerShared>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<TxPipeline>>,
     counters: Vec<Arc<Counters>>,
 }
 
 impl Workers {
-    /// Starts `count` workers (at least one), with nothing registered.
+    /// Starts `count` workers (at least one), with nothing registered. `unacked`: what each worker
+    /// of a predecessor process left unacknowledged.
     ///
     /// # Errors
     /// No descriptor or thread is left.
-    pub(crate) fn start(count: usize, io: WorkerIo) -> io::Result<Self> {
+    pub(crate) fn start(
+        count: usize,
+        io: WorkerIo,
+        unacked: &[Vec<ResumedSend>],
+    ) -> io::Result<Self> {
         if cfg!(netft_null_cipher) {
             tracing::error!("built to measure: nothing is encrypted or authenticated");
         }
@@ -40,13 +46,14 @@ impl Workers {
         for index in 0..count.max(1) {
             let shared = Arc::new(WorkerShared::new()?);
             let counters = Arc::new(Counters::default());
-            let worker = Worker::new(index, shared.clone(), counters.clone(), io.clone());
+            let mut worker = Worker::new(index, shared.clone(), counters.clone(), io.clone());
+            worker.resume_sends(unacked.get(index).map_or(&[], Vec::as_slice));
             workers.shared.push(shared);
             workers.counters.push(counters);
             let name = format!("netft-worker-{index}");
             let run_worker = || {
                 try_shorten_slice();
-                worker.run();
+                worker.run()
             };
             workers.threads.push(thread::Builder::new().name(name).spawn(run_worker)?);
         }
@@ -102,6 +109,20 @@ impl Workers {
         drop(self);
     }
 
+    /// Stops the workers after their current turn. Returns what each left unacknowledged; none of
+    /// them sends or receives from here on.
+    pub(crate) fn stop_and_save(&mut self) -> Vec<Vec<UnackedSend>> {
+        self.join_all().iter().map(TxPipeline::to_unacked).collect()
+    }
+
+    fn join_all(&mut self) -> Vec<TxPipeline> {
+        for shared in &self.shared {
+            shared.request_stop();
+        }
+        // The panic of a worker has been printed.
+        self.threads.drain(..).filter_map(|thread| thread.join().ok()).collect()
+    }
+
     fn shared_of(&self, index: usize) -> &WorkerShared {
         &self.shared[index % self.shared.len()]
     }
@@ -109,12 +130,6 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        for shared in &self.shared {
-            shared.request_stop();
-        }
-        for thread in self.threads.drain(..) {
-            // The panic of a worker has been printed.
-            let _ = thread.join();
-        }
+        self.join_all();
     }
 }

@@ -11,7 +11,10 @@ use std::{
     net::{Ipv6Addr, SocketAddr},
     os::fd::AsFd,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Instant,
 };
@@ -47,6 +50,8 @@ pub(in crate::io) struct RouteSocket {
     /// Locked for datagrams that arrived on no route.
     unverified_sources: Arc<Mutex<UnverifiedSources>>,
     counters: Arc<Counters>,
+    /// Nothing is sent any more: the sessions are a successor process's.
+    muted: Arc<AtomicBool>,
 }
 
 impl RouteSocket {
@@ -56,7 +61,13 @@ impl RouteSocket {
         counters: Arc<Counters>,
     ) -> Self {
         let (arrivals, unverified_sources) = (Mutex::new(arrivals), Arc::default());
-        Self { fib, arrivals, return_paths: Mutex::default(), unverified_sources, counters }
+        let (return_paths, muted) = (Mutex::default(), Arc::default());
+        Self { fib, arrivals, return_paths, unverified_sources, counters, muted }
+    }
+
+    /// The switch that keeps anything from being sent.
+    pub(in crate::io) fn mute_switch(&self) -> Arc<AtomicBool> {
+        self.muted.clone()
     }
 
     /// The unverified sources, shared with the session manager.
@@ -101,6 +112,9 @@ impl AsyncUdpSocket for RouteSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.muted.load(Relaxed) {
+            return Ok(());
+        }
         let fib = self.fib.load();
         let find = |peer: PeerId| fib.peers.iter().find(|entry| entry.peer == peer);
         let mut entry = peer_of(transmit.destination).and_then(find);

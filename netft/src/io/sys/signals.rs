@@ -1,6 +1,6 @@
 //! Signal mask of a program that must not end by a signal before it can stop in order.
 
-#![expect(unsafe_code, reason = "sigemptyset, sigaddset and pthread_sigmask have no safe wrapper")]
+#![expect(unsafe_code, reason = "sigemptyset and the others have no safe wrapper")]
 
 use std::{mem::MaybeUninit, ptr};
 
@@ -10,6 +10,15 @@ const HELD_SIGNALS: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHU
 /// Blocks SIGTERM, SIGINT and SIGHUP in this thread and those it starts: they stay pending.
 pub fn hold_stop_signals() {
     change_mask(libc::SIG_BLOCK);
+}
+
+/// Sends SIGTERM to this thread. Held, it stays pending, also for the program that this thread
+/// executes (execve(2)).
+pub fn raise_stop_signal() {
+    // SAFETY: the number is a valid signal.
+    unsafe {
+        libc::raise(libc::SIGTERM);
+    }
 }
 
 /// Unblocks them in this thread: pending ones are delivered to it.

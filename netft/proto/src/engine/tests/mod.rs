@@ -4,6 +4,7 @@ mod alternation;
 mod cost;
 mod detect;
 mod drain;
+mod handover;
 mod hostile;
 mod model;
 mod probes;

@@ -60,6 +60,7 @@ pub struct PathMtuStatus {
 
 /// Phase of the search (RFC 8899 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 enum SearchPhase {
     /// The size is known until a timer expires.
     Complete,
@@ -73,6 +74,7 @@ enum SearchPhase {
 
 /// A probe in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct ProbeInFlight {
     size: usize,
     sent_at: Time,
@@ -102,6 +104,7 @@ pub(crate) struct MtuProbe {
 
 /// Bytes around a frame in its IP packet.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct HeaderOverhead {
     /// IP, UDP and the route's transport.
     total: usize,
@@ -111,6 +114,7 @@ struct HeaderOverhead {
 
 /// The probes of the size under test.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct ProbeState {
     in_flight: Option<ProbeInFlight>,
     lost: u8,
@@ -123,6 +127,7 @@ struct ProbeState {
 
 /// Path MTU discovery of one route.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct PathMtu {
     overhead: HeaderOverhead,
     /// The largest frame the interface takes; 0 while unknown.

@@ -34,6 +34,7 @@ pub const MAX_PACKET_LEN: usize = 65_535;
 
 /// Layout of the fragments of a packet, the same in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FragmentLayout {
     /// Bytes of the packet.
     packet_len: usize,

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    session::fragment::{Fragment, FragmentLayout},
+    session::fragment::{Fragment, FragmentLayout, MAX_FRAGMENTS},
     time::Time,
     wire::DropReason,
 };
@@ -31,6 +31,27 @@ pub struct FragmentOutcome {
     pub completed: Option<Vec<u8>>,
     /// Number of partial packets discarded for it.
     pub discarded: u64,
+}
+
+/// A partial packet, for a successor process.
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct SavedPartialPacket {
+    first_counter: u64,
+    flags: u8,
+    layout: FragmentLayout,
+    since: Time,
+    /// The halves of the mask of fragments that arrived, low one first.
+    received: [u64; 2],
+    bytes: Vec<u8>,
+}
+
+impl SavedPartialPacket {
+    fn is_consistent(&self) -> bool {
+        let mask = u128::from(self.received[0]) | u128::from(self.received[1]) << 64;
+        self.bytes.len() == self.layout.packet_len
+            && self.layout.fragment_count <= MAX_FRAGMENTS
+            && (mask.count_ones() as usize) < self.layout.fragment_count
+    }
 }
 
 #[derive(Debug)]
@@ -107,6 +128,38 @@ impl ReassemblyBuffer {
             lost += 1;
         }
         lost
+    }
+
+    /// The partial packets for a successor process.
+    pub(crate) fn to_saved(&self) -> Vec<SavedPartialPacket> {
+        let save = |known: &PartialPacket| SavedPartialPacket {
+            first_counter: known.first_counter,
+            flags: known.flags,
+            layout: known.layout,
+            since: known.since,
+            received: [known.received as u64, (known.received >> 64) as u64],
+            bytes: known.bytes.clone(),
+        };
+        self.partial_packets.iter().map(save).collect()
+    }
+
+    /// The partial packets of a predecessor process; those that contradict themselves are left out.
+    pub(crate) fn from_saved(saved: &[SavedPartialPacket]) -> Self {
+        let restore = |saved: &SavedPartialPacket| {
+            let received = u128::from(saved.received[0]) | u128::from(saved.received[1]) << 64;
+            PartialPacket {
+                first_counter: saved.first_counter,
+                flags: saved.flags,
+                layout: saved.layout,
+                since: saved.since,
+                received,
+                missing: saved.layout.fragment_count - received.count_ones() as usize,
+                bytes: saved.bytes.clone(),
+            }
+        };
+        let consistent = saved.iter().filter(|saved| saved.is_consistent());
+        let partial_packets = consistent.take(MAX_PARTIAL_PACKETS).map(restore).collect();
+        Self { partial_packets, spare: Vec::new() }
     }
 
     /// Returns whether there are no partial packets.

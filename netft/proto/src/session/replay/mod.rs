@@ -108,6 +108,38 @@ impl ReplayWindow {
         }
     }
 
+    /// The words, for a successor process: as many bytes as the pages in use need.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let in_use = self.pages.iter().rposition(|page| page.get().is_some());
+        let mut bytes = Vec::with_capacity(SLOT_COUNT * 8);
+        for page in self.pages.iter().take(in_use.map_or(0, |last| last + 1)) {
+            match page.get() {
+                Some(page) => {
+                    page.iter().for_each(|word| bytes.extend(word.load(Relaxed).to_le_bytes()));
+                }
+                None => bytes.resize(bytes.len() + PAGE_SLOTS * 8, 0),
+            }
+        }
+        bytes
+    }
+
+    /// The window with the words of a predecessor process; `None` if they are not those of a
+    /// window.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let window = Self::new();
+        let (pages, rest) = bytes.as_chunks::<{ PAGE_SLOTS * 8 }>();
+        if !rest.is_empty() || pages.len() > window.pages.len() {
+            return None;
+        }
+        for (page, bytes) in window.pages.iter().zip(pages) {
+            let page = page.get_or_init(new_page);
+            for (slot, word) in page.iter().zip(bytes.as_chunks::<8>().0) {
+                slot.store(u64::from_le_bytes(*word), Relaxed);
+            }
+        }
+        Some(window)
+    }
+
     /// Ranges of accepted counters from `highest` down, newest first, at most `limit` ranges and
     /// [`ACK_SPAN`] counters: the content of an acknowledgement.
     pub fn accepted_ranges(&self, highest: u64, limit: usize) -> Vec<AckRange> {

@@ -11,6 +11,7 @@ mod cleanup;
 use std::{io, os::fd::OwnedFd, time::Duration};
 
 use netft_proto::config::AdapterBackend;
+use rustix::net::{AddressFamily, SocketType};
 
 pub use crate::io::adapter::tun::cleanup::remove_leftover;
 use crate::io::{
@@ -64,28 +65,26 @@ pub async fn open_adapter(
 
 /// Takes over the queues of the adapter `name` that another process handed over, whatever their
 /// number; `None` if they are of another device or backend.
-///
-/// # Errors
-/// Of netlink.
-pub async fn inherit_adapter(
-    netlink: &Netlink,
+pub fn inherit_adapter(
     name: &str,
     backend: AdapterBackend,
     descriptors: Vec<OwnedFd>,
-) -> Result<Option<OpenedAdapter>, TunOpenError> {
+) -> Option<OpenedAdapter> {
     let vnet_hdr = backend == AdapterBackend::Offload;
     let fits = |fd: &OwnedFd| {
         let flags = sys::tun::queue_flags(fd);
         flags.is_ok_and(|(device, flags)| device == name && flags.vnet_hdr == vnet_hdr)
     };
-    let Some(device) = netlink.find_device(name).await? else { return Ok(None) };
     if !descriptors.iter().all(fits) {
-        return Ok(None);
+        return None;
     }
+    // By a call of its own: packets wait, and netlink would list more.
+    let asked = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
+    let ifindex = rustix::net::netdevice::name_to_index(&asked, name).ok()?;
     let queues: Vec<_> = descriptors.into_iter().map(|fd| TunQueue { fd, vnet_hdr }).collect();
-    let (ifindex, count, origin) = (device.index, queues.len(), DeviceOrigin::HandedOver);
+    let (count, origin) = (queues.len(), DeviceOrigin::HandedOver);
     tracing::info!(adapter = name, ifindex, queues = count, ?origin, "adapter opened");
-    Ok(Some(OpenedAdapter { queues, ifindex, origin }))
+    Some(OpenedAdapter { queues, ifindex, origin })
 }
 
 async fn try_open(

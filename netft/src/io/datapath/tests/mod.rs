@@ -186,7 +186,7 @@ fn node_with_limits(
         retransmit_limits,
         busy_poll: Duration::ZERO,
     };
-    let workers = Workers::start(1, io).unwrap();
+    let workers = Workers::start(1, io, &[]).unwrap();
     workers.register_socket(&socket).unwrap();
     Node { workers, socket, session, queue, kernel, driver, deferred, quic, fib }
 }
@@ -512,7 +512,7 @@ fn a_wake_up_is_not_lost_behind_an_earlier_one() {
                 retransmit_limits: RetransmitLimits::default(),
                 busy_poll: Duration::ZERO,
             };
-            let workers = Workers::start(1, io).unwrap();
+            let workers = Workers::start(1, io, &[]).unwrap();
             workers.deregister_socket(&changed);
             // The stop falls on every point of the turn that the change causes.
             for _ in 0..round * 7 % 4096 {

@@ -117,6 +117,11 @@ impl Dialer {
         }
     }
 
+    /// Returns whether no attempt is under way.
+    pub(in crate::io) const fn is_idle(&self) -> bool {
+        self.attempt.is_none()
+    }
+
     /// The attempt led to a session.
     pub(in crate::io) fn on_established(&mut self) {
         self.attempt = None;

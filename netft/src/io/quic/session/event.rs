@@ -10,10 +10,13 @@ use netft_proto::{
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::oneshot;
 
-use crate::io::quic::{
-    failure::{HandshakeError, RefusalReason},
-    session::session_id::SessionId,
-    types::QueryError,
+use crate::io::{
+    handover::SessionRank,
+    quic::{
+        failure::{HandshakeError, RefusalReason},
+        session::session_id::SessionId,
+        types::QueryError,
+    },
 };
 
 /// Channel of the reply to a request for the peer.
@@ -45,6 +48,8 @@ pub(in crate::io) enum PeerTaskEvent {
     Config(Arc<Config>),
     /// The peer was removed from the configuration.
     Forget,
+    /// Request to end without a word to the peer: a successor process goes on with its sessions.
+    Save(oneshot::Sender<Vec<SessionRank>>),
 }
 
 /// Role of this node in a handshake.

@@ -26,6 +26,7 @@ use tracing::{Instrument, debug, error, warn};
 use crate::io::{
     counters::Counters,
     fib::SharedFib,
+    handover::SavedRanks,
     identity,
     quic::{
         endpoint,
@@ -80,6 +81,10 @@ pub(crate) struct SessionManager {
     task_params: CommonTaskParams,
     /// Aborted when dropped.
     tasks: Mutex<JoinSet<()>>,
+    /// Keeps anything from being sent.
+    muted: Arc<AtomicBool>,
+    /// Sessions of a predecessor process, until the peers' tasks have them.
+    resumed: Mutex<SavedRanks>,
 }
 
 /// Parameters common to the tasks of all peers.
@@ -98,22 +103,22 @@ struct CommonTaskParams {
 impl SessionManager {
     /// Starts, inside a tokio runtime. `boot_id` is random per start of the daemon; `arrivals` is
     /// bounded to [`DATAGRAM_QUEUE_LEN`](crate::io::quic::DATAGRAM_QUEUE_LEN) and filled by the
-    /// packet workers.
+    /// packet workers. `resumed`: the sessions of a predecessor process, whose boot id it is then.
     ///
     /// # Errors
     /// The keys of the configuration contradict each other, or TLS or QUIC cannot start.
     pub(crate) fn start(
         config: Arc<Config>,
-        fib: SharedFib,
-        arrivals: mpsc::Receiver<QuicDatagram>,
+        (fib, arrivals): (SharedFib, mpsc::Receiver<QuicDatagram>),
         report: FromQuicHandler,
         boot_id: u64,
+        resumed: SavedRanks,
     ) -> Result<Self, StartError> {
         check_keys(&config)?;
         let tls = TlsIdentity::new(&config.key, config.public_key).map_err(EndpointError::from)?;
         let counters = Arc::new(Counters::default());
         let socket = RouteSocket::new(fib.clone(), arrivals, counters.clone());
-        let unverified_sources = socket.unverified_sources();
+        let (unverified_sources, muted) = (socket.unverified_sources(), socket.mute_switch());
         let keys = config.peers.iter().map(|peer| peer.key);
         let endpoint = endpoint::start_endpoint(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
@@ -123,7 +128,7 @@ impl SessionManager {
             fib,
             fib_changed: changes,
             session_ids: SessionIdAllocator::default(),
-            generations: Arc::default(),
+            generations: Arc::new(AtomicU32::new(resumed.generation)),
             report,
             boot_id,
             adapter_up: Arc::default(),
@@ -146,6 +151,8 @@ impl SessionManager {
             joining: AtomicBool::new(false),
             task_params,
             tasks: Mutex::new(tasks),
+            muted,
+            resumed: Mutex::new(resumed),
         };
         for peer in &config.peers {
             manager.add_peer(peer, &config)?;
@@ -179,6 +186,7 @@ impl SessionManager {
             report: common.report.clone(),
             advertisement: self.advertisement.subscribe(),
             mailbox,
+            resumed: lock_unpoisoned(&self.resumed).by_peer.remove(&peer.id).unwrap_or_default(),
         };
         let span = context.log_span();
         lock_unpoisoned(&self.peers).insert(peer.id, context);
@@ -319,6 +327,33 @@ impl SessionManager {
     /// Drop counters of the control sessions, by reason.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// Stops without a word to the peers, for a successor process that goes on with the sessions:
+    /// waits for the handshakes under way, and sends nothing from then on.
+    pub(crate) async fn save_sessions(&self) -> SavedRanks {
+        let peers: Vec<_> = {
+            let peers = lock_unpoisoned(&self.peers);
+            peers.iter().map(|(id, peer)| (*id, peer.events.clone())).collect()
+        };
+        let mut waiting = Vec::new();
+        for (id, events) in peers {
+            let (reply, ranks) = oneshot::channel();
+            let sent = timeout(EVENT_SEND_TIMEOUT, events.send(PeerTaskEvent::Save(reply))).await;
+            if matches!(sent, Ok(Ok(()))) {
+                waiting.push((id, ranks));
+            }
+        }
+        let mut saved = SavedRanks::default();
+        for (id, ranks) in waiting {
+            if let Ok(ranks) = ranks.await {
+                saved.by_peer.insert(id, ranks);
+            }
+        }
+        self.muted.store(true, Relaxed);
+        saved.generation = self.task_params.generations.load(Relaxed);
+        debug!(peers = saved.by_peer.len(), "control sessions stopped for a successor");
+        saved
     }
 
     /// Closes all connections, so that every peer ends its sessions with this node at once, and

@@ -6,6 +6,7 @@ pub(in crate::io) mod event;
 pub(in crate::io) mod handshake;
 pub(in crate::io) mod hello_exchange;
 pub(crate) mod manager;
+pub(in crate::io) mod newest_advertisement;
 pub(in crate::io) mod peer;
 pub(in crate::io) mod peer_request;
 pub(in crate::io) mod rekey;

@@ -27,6 +27,7 @@ use tracing::{Instrument, debug, debug_span};
 
 use crate::{
     api::session::SessionProblem,
+    io::handover::SessionRank,
     io::quic::{
         failure::{
             CLOSE_ABANDONED, CLOSE_GOING_AWAY, CLOSE_SUPERSEDED, HandshakeError, RefusalReason,
@@ -37,6 +38,7 @@ use crate::{
             event::{EstablishedSession, HandshakeRole, PeerTaskEvent, RequestReply},
             handshake,
             hello_exchange::PeerContext,
+            newest_advertisement::NewestAdvertisement,
             peer_request,
             rekey::RekeySchedule,
             report_limiter::ReportLimiter,
@@ -58,6 +60,8 @@ const MAX_UNVALIDATED_HANDSHAKES: usize = 2;
 /// Shortest and longest wait for the liveness reply of a process that another one would replace.
 const LIVENESS_TIMEOUT_RANGE: (Duration, Duration) =
     (Duration::from_millis(250), Duration::from_secs(1));
+/// Longest wait for the handshakes under way before the sessions go to a successor process.
+const MAX_SAVE_DELAY: Duration = Duration::from_secs(1);
 /// Longest sleep of a task that has nothing to do.
 const MAX_IDLE_SLEEP: Duration = Duration::from_secs(900);
 /// Interval of the reports of one kind of failure.
@@ -69,7 +73,8 @@ const DEBUG_INTERVAL: Duration = Duration::from_secs(1);
 struct LiveSession {
     /// Keeps the id from being allocated again.
     _session_id: SessionId,
-    connection: Connection,
+    /// `None` for a session of a predecessor process: its keys outlive the connection.
+    connection: Option<Connection>,
     liveness_checks: mpsc::Sender<LivenessCheck>,
 }
 
@@ -91,6 +96,8 @@ pub(in crate::io) struct PeerTask {
     handshakes: Arc<Semaphore>,
     limiter: ReportLimiter,
     tasks: JoinSet<()>,
+    /// A successor process waits for the sessions, until this time at most.
+    saving: Option<(oneshot::Sender<Vec<SessionRank>>, Instant)>,
 }
 
 /// Parameters of a peer's task.
@@ -101,13 +108,22 @@ pub(in crate::io) struct PeerTaskParams {
     pub(in crate::io) report: FromQuicHandler,
     pub(in crate::io) advertisement: AdvertisementReceiver,
     pub(in crate::io) mailbox: mpsc::Receiver<PeerTaskEvent>,
+    /// The sessions of a predecessor process, the one in use first.
+    pub(in crate::io) resumed: Vec<SessionRank>,
 }
 
 impl PeerTask {
     pub(in crate::io) fn new(params: PeerTaskParams) -> Self {
-        let PeerTaskParams { context, dialer, fib_changed, report, advertisement, mailbox } =
-            params;
-        Self {
+        let PeerTaskParams {
+            context,
+            dialer,
+            fib_changed,
+            report,
+            advertisement,
+            mailbox,
+            resumed,
+        } = params;
+        let mut task = Self {
             dialer,
             rekey: RekeySchedule::new(context.has_smaller_key()),
             generation: context.generations.load(Relaxed),
@@ -122,6 +138,66 @@ impl PeerTask {
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
             limiter: ReportLimiter::default(),
             tasks: JoinSet::new(),
+            saving: None,
+        };
+        task.resume_sessions(&resumed);
+        task
+    }
+
+    /// Goes on with the sessions of a predecessor process, and agrees on a fresh one at once: their
+    /// QUIC connections ended with that process.
+    fn resume_sessions(&mut self, resumed: &[SessionRank]) {
+        let now = Instant::now();
+        for rank in resumed {
+            let SessionRank { local_id, boot_id, generation, dialled_by_smaller_key } = *rank;
+            let entry =
+                SessionEntry::new(local_id, boot_id, generation, dialled_by_smaller_key, now);
+            self.sessions.resume_session(entry, now);
+            let (liveness_checks, _) = mpsc::channel(1);
+            let live = LiveSession {
+                _session_id: self.context.session_ids.reserve_id(local_id),
+                connection: None,
+                liveness_checks,
+            };
+            self.live_sessions.insert(local_id, live);
+            self.generation = self.generation.max(generation);
+            debug!(session = local_id, generation, "session taken over");
+        }
+        if !resumed.is_empty() {
+            self.rekey.request_rekey();
+        }
+    }
+
+    /// The sessions for a successor process, the one in use first.
+    fn session_ranks(&self) -> Vec<SessionRank> {
+        let preferred = self.sessions.preferred().map(|entry| entry.local_session);
+        let mut entries: Vec<_> = self.sessions.entries().iter().collect();
+        entries.sort_by_key(|entry| Some(entry.local_session) != preferred);
+        let rank = |entry: &SessionEntry| SessionRank {
+            local_id: entry.local_session,
+            boot_id: entry.boot_id,
+            generation: entry.generation,
+            dialled_by_smaller_key: entry.dialled_by_smaller_key,
+        };
+        entries.into_iter().map(rank).collect()
+    }
+
+    /// Hands the sessions over if a successor waits for them and no handshake is under way: the
+    /// peer might use a session that this process would not know.
+    fn is_saved(&mut self, now: Instant) -> bool {
+        let is_idle = self.handshakes.available_permits() == MAX_HANDSHAKES
+            && self.dialer.is_idle()
+            && self.mailbox.is_empty();
+        match self.saving.take() {
+            Some((reply, deadline)) if is_idle || deadline <= now => {
+                // The manager may have given up.
+                let _ = reply.send(self.session_ranks());
+                true
+            }
+            saving => {
+                self.saving = saving;
+                false
+            }
         }
     }
 
@@ -131,6 +207,10 @@ impl PeerTask {
             let now = Instant::now();
             let due = self.sessions.poll_changes(now);
             self.apply_changes(due, now);
+            if self.is_saved(now) {
+                // The connections stay as they are: their end would end the sessions at the peer.
+                return std::future::pending().await;
+            }
             let wake = self.dial_if_due(now);
             tokio::select! {
                 // Events first, then timers.
@@ -188,6 +268,9 @@ impl PeerTask {
                     self.rekey.on_interval_changed(Instant::now(), interval);
                 }
             }
+            PeerTaskEvent::Save(reply) => {
+                self.saving = Some((reply, Instant::now() + MAX_SAVE_DELAY));
+            }
             PeerTaskEvent::Forget => {}
         }
     }
@@ -195,8 +278,8 @@ impl PeerTask {
     /// Closes every connection; this node's state of the peer goes with the task.
     fn close_connections(&self) {
         debug!("peer removed from the configuration: sessions closed");
-        for live in self.live_sessions.values() {
-            live.connection.close(CLOSE_GOING_AWAY, b"this node's config has no such peer");
+        for connection in self.live_sessions.values().filter_map(|it| it.connection.as_ref()) {
+            connection.close(CLOSE_GOING_AWAY, b"this node's config has no such peer");
         }
     }
 
@@ -208,6 +291,9 @@ impl PeerTask {
         }
         if self.mailbox.is_empty() {
             self.dialer.clear_finished();
+        }
+        if let Some((_, deadline)) = &self.saving {
+            return wake.min(*deadline);
         }
         if !self.rekey.is_requested() && !self.sessions.wants_session(now) {
             return wake;
@@ -226,6 +312,10 @@ impl PeerTask {
     }
 
     fn accept_handshake(&mut self, incoming: quinn::Incoming) {
+        if self.saving.is_some() {
+            // The peer repeats it, to the successor.
+            return incoming.ignore();
+        }
         let under_way = MAX_HANDSHAKES - self.handshakes.available_permits();
         if under_way >= MAX_UNVALIDATED_HANDSHAKES
             && incoming.may_retry()
@@ -258,19 +348,20 @@ impl PeerTask {
         let others = self.sessions.entries().iter().rev().filter(|e| e.boot_id != boot_id);
         let other = others
             .filter_map(|entry| self.live_sessions.get(&entry.local_session))
-            .find(|live| live.connection.close_reason().is_none());
+            .filter_map(|live| Some((live, live.connection.as_ref()?)))
+            .find(|(_, connection)| connection.close_reason().is_none());
         let (check, alive) = oneshot::channel();
-        let Some(other) = other.filter(|other| other.liveness_checks.try_send(check).is_ok())
-        else {
+        let asked = other.filter(|(live, _)| live.liveness_checks.try_send(check).is_ok());
+        let Some((_, other)) = asked else {
             // The handshake may have timed out meanwhile.
             let _ = reply.send(Ok(()));
             return;
         };
         let liveness_timeout =
-            (3 * other.connection.rtt()).clamp(LIVENESS_TIMEOUT_RANGE.0, LIVENESS_TIMEOUT_RANGE.1);
+            (3 * other.rtt()).clamp(LIVENESS_TIMEOUT_RANGE.0, LIVENESS_TIMEOUT_RANGE.1);
         let boot = format!("{boot_id:016x}");
         debug!(boot_id = boot, ?liveness_timeout, "liveness request to the former process");
-        let former = other.connection.clone();
+        let former = other.clone();
         let check = async move {
             let is_alive = tokio::select! {
                 answer = timeout(liveness_timeout, alive) => matches!(answer, Ok(Ok(()))),
@@ -326,7 +417,7 @@ impl PeerTask {
             local_session,
             LiveSession {
                 _session_id: session_id,
-                connection: connection.clone(),
+                connection: Some(connection.clone()),
                 liveness_checks: liveness_tx,
             },
         );
@@ -352,13 +443,16 @@ impl PeerTask {
         self.tasks.spawn(control.serve().instrument(span));
     }
 
-    /// Sends a request on the preferred session.
+    /// Sends a request on the preferred session, or on the newest one while that has no connection.
     fn send_request(&mut self, topic: Topic, payload: Vec<u8>, reply: RequestReply) {
-        let preferred = self
+        let newest = self.sessions.entries().iter().rev();
+        let connection = self
             .sessions
             .preferred()
-            .and_then(|entry| self.live_sessions.get(&entry.local_session));
-        let connection = preferred.map(|live| live.connection.clone());
+            .into_iter()
+            .chain(newest)
+            .filter_map(|entry| self.live_sessions.get(&entry.local_session))
+            .find_map(|live| live.connection.clone());
         let permits = self.context.request_permits.clone();
         let exchange = async move {
             let result = match connection {
@@ -406,7 +500,9 @@ impl PeerTask {
 
     fn end_session(&mut self, local_session: u32, cause: SessionEndCause) {
         let Some(live) = self.live_sessions.remove(&local_session) else { return };
-        live.connection.close(CLOSE_SUPERSEDED, b"a newer session has taken over");
+        if let Some(connection) = &live.connection {
+            connection.close(CLOSE_SUPERSEDED, b"a newer session has taken over");
+        }
         debug!(session = local_session, %cause, "session ended");
         (self.report)(FromQuic::SessionDown { peer: self.context.peer, local_session, cause });
     }
@@ -490,38 +586,5 @@ impl PeerTask {
             HandshakeError::Refused(RefusalReason::Duplicate) => FromQuic::DuplicateNode { peer },
             _ => FromQuic::Refused { peer, reason: failure.to_string() },
         });
-    }
-}
-
-/// Boot id and serial of the newest advertisement of a peer.
-#[derive(Default)]
-struct NewestAdvertisement(Option<(u64, u32)>);
-
-impl NewestAdvertisement {
-    /// Returns whether an advertisement is not older than the newest of the same process; then it
-    /// becomes the newest. Serials wrap (RFC 1982).
-    fn accept(&mut self, boot_id: u64, serial: u32) -> bool {
-        let is_older = self.0.is_some_and(|(newest_boot, newest)| {
-            newest_boot == boot_id && serial.wrapping_sub(newest) > u32::MAX / 2
-        });
-        if !is_older {
-            self.0 = Some((boot_id, serial));
-        }
-        !is_older
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_older_advertisement_of_the_same_process_is_ignored() {
-        let mut newest = NewestAdvertisement::default();
-        assert!(newest.accept(1, 5) && newest.accept(1, 5) && newest.accept(1, 6));
-        assert!(!newest.accept(1, 5));
-        assert!(newest.accept(2, 1), "a restarted peer counts anew");
-        assert!(newest.accept(2, u32::MAX / 2 + 1) && newest.accept(2, u32::MAX));
-        assert!(newest.accept(2, 0), "serials wrap");
     }
 }

@@ -27,6 +27,12 @@ impl SessionIdAllocator {
             }
         }
     }
+
+    /// The id of a session that a predecessor process agreed on.
+    pub(in crate::io) fn reserve_id(&self, value: u32) -> SessionId {
+        self.0.insert(value);
+        SessionId { value, allocator: self.clone() }
+    }
 }
 
 impl SessionId {

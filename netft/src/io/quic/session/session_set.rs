@@ -106,6 +106,15 @@ impl SessionSet {
         changes
     }
 
+    /// Adds a session that a predecessor process used; the first one is in use at once.
+    pub(in crate::io) fn resume_session(&mut self, entry: SessionEntry, now: Instant) {
+        let local = entry.local_session;
+        self.entries.push(entry);
+        self.mark_usable(local, now);
+        self.mark_confirmed(local);
+        self.preferred.get_or_insert(local);
+    }
+
     /// Records that the peer receives on `local`.
     pub(in crate::io) fn mark_usable(&mut self, local: u32, now: Instant) {
         let wait = if self.preferred.is_some() { SWITCH_DELAY } else { Duration::ZERO };

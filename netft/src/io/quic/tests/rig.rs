@@ -27,6 +27,7 @@ use crate::{
     io::{
         counters::Counters,
         fib::{Fib, FibPeer, FibRoute, SharedFib},
+        handover::SavedRanks,
         identity,
         path::Path,
         quic::{
@@ -264,8 +265,14 @@ impl Node {
         let events = reported.clone();
         let report = Arc::new(move |message| events.lock().unwrap().take(message));
         let config = Arc::new(plan.config(peer));
-        let manager =
-            SessionManager::start(config, fib.clone(), arrivals, report, boot_id).unwrap();
+        let manager = SessionManager::start(
+            config,
+            (fib.clone(), arrivals),
+            report,
+            boot_id,
+            SavedRanks::default(),
+        )
+        .unwrap();
         let (plan, peer) = (plan.clone(), peer.clone());
         Self { manager, reported, fib, plan, peer, _readers: readers }
     }
