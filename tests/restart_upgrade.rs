@@ -231,7 +231,7 @@ fn a_signal_during_the_hand_over_stops_whoever_serves() {
         let output = thread::scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(Duration::from_millis(500));
-                drop(kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::TERM));
+                kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::TERM).unwrap();
             });
             pair.upgrade(&[text(&hangs)])
         });
