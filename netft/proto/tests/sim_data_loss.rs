@@ -162,6 +162,25 @@ fn a_lossy_candidate_is_passed_over() {
     assert!(matches!(moves[..], [(_, 2, Reason::DataLoss)]), "{moves:?}");
 }
 
+/// The network of the first rank is slower for a while, and heals during a comparison. Its
+/// hold-down begins then; data does not visit a network for its rank that it left for its loss.
+#[test]
+fn a_network_left_for_its_loss_is_not_taken_while_the_best_is_held_down() {
+    for step in 0..28 {
+        let extra = FaultAction::ExtraDelay { network: 0, by: Duration::from_millis(10) };
+        let healed = Time::from_millis(5800 + step * 50);
+        let scenario = bulk(step, 10)
+            .data_every(Duration::from_millis(1))
+            .with_fault(FAULT_AT, harm(1, 0, DataFault::Loss(30)))
+            .with_fault(FAULT_AT, harm(2, 0, DataFault::Loss(10)))
+            .with_fault(FAULT_AT, extra)
+            .with_fault(healed, FaultAction::Heal { network: 0 });
+        let moves = moves(&run(&scenario), &scenario, 0);
+        let by_rank = |(_, to, why): &(_, usize, Reason)| *to > 0 && *why == Reason::BetterRoute;
+        assert!(!moves.iter().any(by_rank), "step {step}: {moves:?}");
+    }
+}
+
 #[test]
 fn equal_loss_everywhere_moves_nothing_for_ten_minutes() {
     let faults =

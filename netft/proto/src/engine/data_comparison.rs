@@ -419,6 +419,8 @@ fn conclude(routes: &mut RouteMap, now: Time, comparison: &Comparison, (lost, co
         if let Some(better) = routes.get_mut(&candidate) {
             better.path_quality.data.acquit();
             better.path_quality.browned_out = false;
+            // It may have begun during the comparison, with the end of a delay.
+            better.hold_down.end();
         }
         if let Some(left) = routes.get_mut(&active) {
             convict(left, now, share);

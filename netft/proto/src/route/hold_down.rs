@@ -45,6 +45,11 @@ impl HoldDown {
         self.until = None;
     }
 
+    /// Ends the hold-down: a comparison proved the route better than the one that carries data.
+    pub(crate) fn end(&mut self) {
+        (self.lost, self.until) = (false, None);
+    }
+
     /// Removes the last flap: the route was not at fault, as when the peer restarted.
     pub(crate) fn forgive_loss(&mut self) {
         if std::mem::take(&mut self.lost) {

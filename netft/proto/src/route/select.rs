@@ -36,10 +36,10 @@ pub(crate) struct RouteChoice {
 
 /// Selects among the routes of a peer.
 ///
-/// Data leaves a route that is up only for a better one whose hold-down is over, or for any that is
-/// not drained when it is: an operator's order does not wait. It leaves a route that is not up at
-/// once: for the best one that is (those not held down first), else for one proven in this node's
-/// direction, which keeps a pair of opposite half-routes in use.
+/// Data leaves a route that is up only for a better one, not browned out, whose hold-down is over,
+/// or for any that is not drained when it is: an operator's order does not wait. It leaves one that
+/// is not up at once: for the best one that is (those not held down first), else for one proven in
+/// this node's direction, which keeps a pair of opposite half-routes in use.
 pub(crate) fn choose_route(routes: &RouteMap, active: Option<RouteId>, now: Time) -> RouteChoice {
     let up = |route: &&Route| route.is_up();
     let order =
@@ -49,7 +49,8 @@ pub(crate) fn choose_route(routes: &RouteMap, active: Option<RouteId>, now: Time
     if let Some(present) = present.filter(up) {
         let emptied = |best: &Route| present.is_drained() && !best.is_drained();
         let better = |best: &&Route| {
-            route_rank(best) < route_rank(present) && (best.hold_down.is_over(now) || emptied(best))
+            let is_proven = best.hold_down.is_over(now) && !best.path_quality.browned_out;
+            route_rank(best) < route_rank(present) && (is_proven || emptied(best))
         };
         return match best_up.filter(better) {
             Some(better) => {
