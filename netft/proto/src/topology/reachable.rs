@@ -5,8 +5,8 @@
 //! * the [first choice](CandidateSet::choose_first): distinct cards at both ends;
 //! * every pair on which the peer is heard: a route that is up is never removed because an order
 //!   changed;
-//! * for a card without a route that is up: all its pairs, until one is. While the peer is heard on
-//!   no card at all, also those that its kernel seems to have no way back on.
+//! * for a card without a route that is up: all its pairs, until one is. While no route at all is
+//!   up or may still come up, also those that its kernel seems to have no way back on.
 //!
 //! Neither end has to know what the other plans: a pair that one of them tries is adopted by the
 //! other ([`plan_adopted_route`](crate::topology::plan_adopted_route)).
@@ -286,10 +286,15 @@ impl Coverage {
     }
 }
 
-/// Returns whether a route had its time, and the peer is not heard there.
+/// Returns whether a route had its time, and is not up. That the peer is heard there is no contact:
+/// it does not hear this node.
 fn is_in_vain(route: &PlannedRoute, inputs: &PlanInputs<'_>) -> bool {
-    let activity = inputs.activities.get(&route.route_key());
-    matches!(activity, Some(RouteActivity::Silent | RouteActivity::NeverHeard { .. }))
+    match inputs.activities.get(&route.route_key()) {
+        Some(RouteActivity::Silent | RouteActivity::NeverHeard { .. } | RouteActivity::Heard) => {
+            true
+        }
+        Some(RouteActivity::Up | RouteActivity::Fresh) | None => false,
+    }
 }
 
 fn is_link_local(addr: IpAddr) -> bool {

@@ -159,9 +159,14 @@ fn isolated_cards_take_part_in_no_route() {
     // A default route leads everywhere, but the peer's card has no way back.
     nodes.ways[0].insert((ip("10.1.0.1"), ip("192.168.61.2")), 0);
     assert_eq!(nodes.pairs(), ["10.1.0.1~10.2.0.2"]);
-    // While the peer is heard nowhere, what seems to lead nowhere is tried as well.
+    // While no route is up, what seems to lead nowhere is tried as well.
     nodes.settle(&[]);
-    assert_eq!(nodes.pairs(), ["10.1.0.1~10.2.0.2", "10.1.0.1~192.168.61.2"]);
+    for activity in [RouteActivity::NeverHeard { long: false }, RouteActivity::Heard] {
+        nodes.activities.values_mut().for_each(|it| *it = activity);
+        assert_eq!(nodes.pairs(), ["10.1.0.1~10.2.0.2", "10.1.0.1~192.168.61.2"]);
+    }
+    nodes.activities.values_mut().for_each(|it| *it = RouteActivity::Up);
+    assert_eq!(nodes.pairs(), ["10.1.0.1~10.2.0.2"]);
 }
 
 #[test]
