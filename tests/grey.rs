@@ -71,6 +71,49 @@ fn f_50_segmented_sends_that_vanish_are_replaced_by_plain_ones() {
     });
 }
 
+/// One direction of one of three networks harms data and spares heartbeats. The flow leaves it for
+/// a clean one, where it is as fast as before the harm.
+fn assert_data_leaves(name: &str, data: DataImpairments) {
+    let (mut pair, wire) = wired(3, false);
+    pair.wait_active(0, 0);
+    let events = pair.events(0);
+    let flow = pair.transfer(0, Some(TEST_RATE), false);
+    thread::sleep(MEASURED / 3);
+    let (control, start) = (delivered(&flow), Moment::now());
+    harm_data(&wire, 0, data);
+    let moved = events.wait_for("a move", start.wall, TEST_TIMEOUT, |event| event.name == "moved");
+    let moved = moved.unwrap();
+    assert_eq!(moved.str_field("reason"), Some("data loss"), "{name}: {moved:?}");
+    thread::sleep(MEASURED / 3);
+    let then = delivered(&flow);
+    let (lost, relayed) = wire.lost_and_relayed(0);
+    let after = moved.at.duration_since(start.wall).unwrap_or_default();
+    println!("{name}: moved after {after:?}, {lost} of {} frames lost", lost + relayed);
+    println!("{name}: {then} bytes, {control} in the control");
+    scheduling::assert_timely(then as f64 >= 0.8 * control as f64, start.monotonic, || {
+        format!("{name}: {then} of {control} bytes")
+    });
+    assert_ne!(pair.active(0).0, 0, "{name}: data is elsewhere");
+    assert_eq!(pair.active(1).0, 0, "{name}: the other direction is clean");
+    assert_flow_alive(flow);
+}
+
+#[test]
+fn f_40_data_leaves_one_of_three_networks_that_loses_it() {
+    in_namespace("f_40_data_leaves_one_of_three_networks_that_loses_it", || {
+        assert_data_leaves("loss", DataImpairments { loss: 0.1, ..DataImpairments::default() });
+    });
+}
+
+/// The bursts are as long as a probe timeout: what they take is sent again on another network.
+#[test]
+fn f_40_data_leaves_one_of_three_networks_that_loses_bursts_of_it() {
+    in_namespace("f_40_data_leaves_one_of_three_networks_that_loses_bursts_of_it", || {
+        let burst = Some((Duration::from_millis(50), Duration::from_millis(12)));
+        assert_data_leaves("bursts", DataImpairments { burst, ..DataImpairments::default() });
+    });
+}
+
 /// Full-size frames come 20 ms late, small ones do not: no loss, no move, no route down.
 #[test]
 fn f_09_a_network_that_delays_full_size_frames_only_is_no_failure() {
