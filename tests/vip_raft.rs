@@ -5,7 +5,10 @@
 mod common;
 
 use std::{
+    io::Write,
     net::{Ipv4Addr, TcpListener},
+    path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -223,5 +226,68 @@ fn f_98_the_engine_is_seen_and_takes_up_what_a_reload_adds() {
             text.contains("partner c: partner-down")
                 && test.ask_operator(0, &["peer", "show", "c"]).contains("partner-down")
         });
+    });
+}
+
+/// F-100.
+#[test]
+fn f_100_a_voter_with_a_full_disk_says_so_and_votes_again_with_room() {
+    in_namespace("f_100_a_voter_with_a_full_disk_says_so_and_votes_again_with_room", || {
+        if !has_programs(&["nft", "ip", "mount"]) {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        // The preferred order keeps the address off the node whose disk is full.
+        let web = format!(
+            "[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"raft\"\n\
+             preferred = [\"a\", \"b\"]\n"
+        );
+        let disk = folder.path().join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let options = ["-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs"];
+        let done = Command::new("mount").args(options).arg(&disk).status().unwrap();
+        assert!(done.success());
+        let common = format!("{web}\n[ownership]\nvoters = [\"a\", \"b\", \"c\"]\n");
+        let folders = [folder.path(), folder.path(), &disk];
+        let store = |(node, folder): (usize, &&Path)| {
+            format!("store = {:?}", folder.join(format!("store{node}")))
+        };
+        let stores: Vec<_> = folders.iter().enumerate().map(store).collect();
+        let stores: Vec<&str> = stores.iter().map(String::as_str).collect();
+        let mut test = OwnerLab::start(OwnerLab::hosts(), &common, &stores);
+        test.await_owner(|_| true);
+        let problem = |test: &OwnerLab| {
+            let status = test.daemons[2].as_ref().unwrap().get_json("/v1/status");
+            let engine = status.unwrap_or_default()["ownership"].clone();
+            engine["problem"].as_str().map(str::to_owned)
+        };
+        wait_until("c votes", || test.ask_operator(2, &["status"]).contains("3 of 3 voters"));
+        assert_eq!(problem(&test), None);
+        let rest = disk.join("other data");
+        let mut file = std::fs::File::create(&rest).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+        // Decisions are written until the disk refuses one.
+        let mut moves = 0;
+        while problem(&test).is_none() {
+            let to = ["a", "b"][moves % 2];
+            test.ask_operator(0, &["vip", "move", "web", "--to", to]);
+            moves += 1;
+            assert!(moves < 400, "the store never grew:\n{}", test.all_logs());
+        }
+        let text = problem(&test).unwrap();
+        assert!(text.contains("o space left on device") && text.contains("store2"), "{text}");
+        assert!(text.contains("does not vote"), "{text}");
+        let shown = test.ask_operator(2, &["vip", "show", "web"]);
+        assert!(shown.contains("o space left on device"), "{shown}");
+        // The others decide on.
+        test.ask_operator(0, &["vip", "move", "web", "--to", "b"]);
+        test.wait_owners(&[("web", "b")]);
+        std::fs::remove_file(&rest).unwrap();
+        wait_until("c votes again", || problem(&test).is_none());
+        let shown = test.ask_operator(2, &["vip", "show", "web"]);
+        assert!(!shown.contains("o space left on device"), "{shown}");
+        // Without b, the majority needs the vote of c.
+        test.inject_fault(1, Fault::Killed);
+        test.await_owner(|owner| owner != 1);
     });
 }

@@ -50,6 +50,13 @@ pub enum OwnershipUpdate {
         /// Description.
         what: Arc<str>,
     },
+    /// Why this node does not vote with this engine though it should; `None`: it votes.
+    Problem {
+        /// The engine.
+        engine: VipOwnership,
+        /// The reason.
+        problem: Option<Arc<str>>,
+    },
 }
 
 /// From the address service to the engine.

@@ -285,6 +285,14 @@ impl VipService {
                 // Unknown here: nothing answers for it.
                 None => self.tell_engine(OwnershipRequest::Released { vip, token }),
             },
+            OwnershipUpdate::Problem { engine, problem } => {
+                for entry in self.entries.values_mut() {
+                    if entry.config.ownership == engine {
+                        let problem = problem.as_deref().map(str::to_owned);
+                        entry.input(time, VipInput::Engine(problem));
+                    }
+                }
+            }
             OwnershipUpdate::Owner { vip, owner, token, reason } => {
                 if let Some(entry) = self.entries.get_mut(&vip)
                     && (entry.owner != owner || entry.cause.as_ref() != Some(&reason))

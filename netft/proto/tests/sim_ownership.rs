@@ -90,3 +90,9 @@ fn a_release_that_is_not_awaited_is_found() {
 fn a_grant_without_confirmation_is_found() {
     assert_found(OwnershipBug::NoConfirmation);
 }
+
+/// F-102.
+#[test]
+fn a_leader_that_waits_for_its_own_lease_is_found() {
+    assert_found(OwnershipBug::OwnLease);
+}

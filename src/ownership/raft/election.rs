@@ -1,17 +1,18 @@
-//! Elections that netft's own detection begins, and who may begin them.
+//! This node's vote: elections that netft's own detection begins, who may begin them, and what
+//! happens after the store failed.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use netft::{Time, vip::ownership::VipPolicy};
 
-use super::{engine::EngineTask, network::OwnershipTransport};
+use super::{
+    engine::EngineTask,
+    event::EngineEvent,
+    network::OwnershipTransport,
+    store::StoreProblem,
+    voter::{VOTE_REFUSAL, Voter, start_voter},
+};
 use crate::ownership::clock;
-
-/// Interval and duration of the elections that this node begins because netft cannot reach the
-/// leader; raft's own timers follow.
-const ELECTION_RETRY: Duration = Duration::from_millis(60);
-const ELECTION_TURN: Duration = Duration::from_millis(20);
-const ELECTION_EFFORT: Duration = Duration::from_millis(600);
 
 impl<T: OwnershipTransport> EngineTask<T> {
     /// netft's word on a node. The reachable voters begin the election in turn when the leader is
@@ -25,11 +26,13 @@ impl<T: OwnershipTransport> EngineTask<T> {
         let may_elect = self.update_election_right();
         let lost = self.known_leader().as_deref() == Some(node) && !is_reachable;
         if may_elect && lost {
-            tracing::info!(leader = node, "ownership: the leader is unreachable: election");
-            let mut reached = self.voters.iter().filter(|id| self.is_reached(**id));
-            let turn = reached.position(|id| *id == self.me).unwrap_or_default();
-            let first = now + ELECTION_TURN * u32::try_from(turn).unwrap_or_default();
-            self.route.election = Some((now + ELECTION_EFFORT, first));
+            let reached = self.voters.iter().filter(|id| self.is_reached(**id));
+            let (before, all) = reached
+                .fold((0, 0), |(before, all), id| (before + u32::from(*id < self.me), all + 1));
+            let refused_until = self.evidence.last_ack() + VOTE_REFUSAL;
+            tracing::info!(leader = node, turn = before, "ownership: the leader is unreachable");
+            self.route.election.on_leader_lost(now, refused_until, before, all);
+            self.update_election_right();
         }
     }
 
@@ -46,10 +49,11 @@ impl<T: OwnershipTransport> EngineTask<T> {
         let Some(voter) = &self.voter else { return false };
         let reached = self.voters.iter().filter(|id| self.is_reached(**id)).count();
         let may_elect = reached > self.voters.len() / 2 && !self.settings.policies.is_empty();
-        voter.raft.runtime_config().elect(may_elect);
         if !may_elect {
-            self.route.election = None;
+            self.route.election.end();
         }
+        // Two timers of one node would end each other's elections.
+        voter.raft.runtime_config().elect(may_elect && !self.route.election.is_active());
         may_elect
     }
 
@@ -65,24 +69,86 @@ impl<T: OwnershipTransport> EngineTask<T> {
         }
     }
 
+    /// Begins an election if it is this node's turn.
     pub(super) async fn begin_election(&mut self, now: Time) {
-        let Some((until, next)) = self.route.election else { return };
-        if now < next {
+        if !self.route.election.is_active() {
             return;
         }
-        let led = self.known_leader().is_some_and(|name| !self.evidence.is_unreachable(&name));
-        let Some(voter) = self.voter.as_ref().filter(|_| !led && now < until) else {
-            self.route.election = None;
-            return;
-        };
-        if self.leader.is_some() {
-            self.route.election = None;
-            return;
+        let is_led = self.leader.is_some()
+            || self.known_leader().is_some_and(|name| !self.evidence.is_unreachable(&name));
+        if is_led {
+            self.route.election.end();
         }
-        self.route.election = Some((until, now + ELECTION_RETRY));
+        if self.evidence.take_log_behind() {
+            self.route.election.on_log_behind(now);
+        }
+        let is_turn = self.route.election.take_turn(now);
+        if !self.route.election.is_active() {
+            self.update_election_right();
+        }
+        let Some(voter) = self.voter.as_ref().filter(|_| is_turn) else { return };
+        tracing::debug!("ownership: this node's turn to be elected");
         if let Err(error) = voter.raft.trigger().elect().await {
             tracing::debug!(%error, "ownership: no election");
             self.note_error(now, format!("no election: {error}"));
+        }
+    }
+
+    /// Another voter is a candidate: it gets its time.
+    pub(super) fn follow_votes(&mut self, now: Time) {
+        let Some(voter) = &self.voter else { return };
+        let vote = voter.metrics.borrow().vote;
+        let is_given = vote.leader_id.voted_for != Some(self.me) && !vote.committed;
+        if is_given && self.route.seen_term < vote.leader_id.term {
+            self.route.election.on_vote_given(now);
+        }
+        self.route.seen_term = vote.leader_id.term;
+    }
+
+    /// The store failed: leases are asked for, and nothing is voted on.
+    pub(super) async fn lose_vote(&mut self, now: Time, problem: String) {
+        tracing::error!("ownership: {problem}");
+        self.set_problem(Some(problem)).await;
+        self.stop().await;
+        self.revival.on_failed(now);
+    }
+
+    /// Tries to start raft again, if that is due.
+    pub(super) fn revive_voter(&mut self, now: Time) {
+        if self.voter.is_some() || !self.voters.contains(&self.me) || !self.revival.take_due(now) {
+            return;
+        }
+        let (settings, me, origin) = (self.settings.clone(), self.me, self.revival.origin);
+        let (transport, evidence) = (Arc::clone(&self.transport), Arc::clone(&self.evidence));
+        let inbox = self.outputs.inbox.clone();
+        tokio::spawn(async move {
+            let started = start_voter(&settings, me, &transport, &evidence, origin).await;
+            // The engine may have stopped.
+            let _ = inbox.send(EngineEvent::VoterStarted(Box::new(started))).await;
+        });
+    }
+
+    pub(super) async fn on_voter_started(
+        &mut self,
+        now: Time,
+        started: Result<Voter, StoreProblem>,
+    ) {
+        match started {
+            Ok(voter) => {
+                tracing::info!("ownership: the store can be written: this node votes again");
+                self.voter = Some(voter);
+                self.revival.on_started(now);
+                self.set_problem(None).await;
+            }
+            // The former process of the store ends soon.
+            Err(StoreProblem::InUse(text)) => {
+                tracing::debug!("ownership: {text}");
+                self.revival.on_failed(now);
+            }
+            Err(StoreProblem::Unusable(text) | StoreProblem::Damaged(text)) => {
+                self.set_problem(Some(text)).await;
+                self.revival.on_failed(now);
+            }
         }
     }
 }

@@ -8,7 +8,9 @@ use std::{
 
 use netft::{
     Time,
-    vip::ownership::{HolderUpdate, LeaseHolder, LeaseRules, OwnershipCommand, OwnershipLeader},
+    vip::ownership::{
+        ElectionTurns, HolderUpdate, LeaseHolder, LeaseRules, OwnershipCommand, OwnershipLeader,
+    },
 };
 use openraft::ServerState;
 use tokio::{
@@ -19,6 +21,7 @@ use tokio::{
 use super::{
     event::{EngineEvent, WaitingReport},
     network::{AckGuard, LeaseEvidence, OwnershipTransport, send_message},
+    revival::VoterRevival,
     serve::serve_message,
     settings::{EngineChannels, RaftSettings},
     status::EngineStatus,
@@ -54,12 +57,15 @@ pub(super) struct LeaderRoute {
     pub(super) answered: Option<String>,
     /// The next voter to ask for the leader.
     pub(super) turn: usize,
-    /// Until when this node begins elections, and when the next one.
-    pub(super) election: Option<(Time, Time)>,
+    /// When this node begins elections.
+    pub(super) election: ElectionTurns,
+    /// Term of the newest vote.
+    pub(super) seen_term: u64,
 }
 
-/// Channels to the outside.
+/// Channels to the outside, and to the engine itself.
 pub(super) struct EngineOutputs {
+    pub(super) inbox: mpsc::Sender<EngineEvent>,
     pub(super) updates: mpsc::Sender<OwnershipUpdate>,
     pub(super) status: watch::Sender<EngineStatus>,
 }
@@ -73,6 +79,7 @@ pub(super) struct EngineTask<T> {
     pub(super) transport: Arc<T>,
     pub(super) evidence: Arc<LeaseEvidence>,
     pub(super) voter: Option<Voter>,
+    pub(super) revival: VoterRevival,
     /// This node's leadership and its term.
     pub(super) leader: Option<(u64, OwnershipLeader)>,
     pub(super) holder: LeaseHolder,
@@ -80,7 +87,6 @@ pub(super) struct EngineTask<T> {
     pub(super) is_round_running: bool,
     pub(super) moves: Vec<PendingMove>,
     pub(super) route: LeaderRoute,
-    pub(super) inbox_tx: mpsc::Sender<EngineEvent>,
     pub(super) outputs: EngineOutputs,
 }
 
@@ -91,7 +97,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
         transport: Arc<T>,
         evidence: Arc<LeaseEvidence>,
         voter: Option<Voter>,
-        (inbox_tx, outputs): (mpsc::Sender<EngineEvent>, EngineOutputs),
+        outputs: EngineOutputs,
     ) -> Self {
         let voters = settings.nodes.iter().filter(|node| node.is_voter);
         Self {
@@ -99,16 +105,16 @@ impl<T: OwnershipTransport> EngineTask<T> {
             names: settings.nodes.iter().map(|node| (node.id, node.name.clone())).collect(),
             voters: voters.map(|node| node.id).collect(),
             holder: LeaseHolder::new(&settings.node, clock::now()),
-            settings,
             transport,
             evidence,
+            revival: VoterRevival::new(clock::now(), voter.is_none(), settings.store.exists()),
+            settings,
             voter,
             leader: None,
             waiting: Vec::new(),
             is_round_running: false,
             moves: Vec::new(),
             route: LeaderRoute::default(),
-            inbox_tx,
             outputs,
         }
     }
@@ -118,10 +124,15 @@ impl<T: OwnershipTransport> EngineTask<T> {
         mut inbox: mpsc::Receiver<EngineEvent>,
         mut channels: EngineChannels,
     ) {
-        let mut metrics = self.voter.as_ref().map(|voter| voter.metrics.clone());
+        let mut metrics = None;
         loop {
+            if self.revival.take_change() {
+                metrics = self.voter.as_ref().map(|voter| voter.metrics.clone());
+            }
             let now = clock::now();
             self.follow_raft(now).await;
+            self.follow_votes(now);
+            self.revive_voter(now);
             self.publish_status();
             self.lead(now);
             self.send_report(now);
@@ -136,7 +147,8 @@ impl<T: OwnershipTransport> EngineTask<T> {
                 },
                 Some(message) = channels.peers.recv() => {
                     let raft = self.voter.as_ref().map(|voter| voter.raft.clone());
-                    let (evidence, inbox) = (Arc::clone(&self.evidence), self.inbox_tx.clone());
+                    let inbox = self.outputs.inbox.clone();
+                    let evidence = Arc::clone(&self.evidence);
                     tokio::spawn(serve_message(raft, evidence, inbox, message));
                 }
                 Some((node, is_reachable)) = channels.reachability.recv() => {
@@ -149,7 +161,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
         }
     }
 
-    async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         if let Some(voter) = self.voter.take() {
             // A task that panicked has stopped.
             let _ = voter.raft.shutdown().await;
@@ -158,15 +170,16 @@ impl<T: OwnershipTransport> EngineTask<T> {
 
     fn next_wake(&self, now: Time) -> Time {
         let mut wake = self.holder.next_wake().min(now + MAX_SLEEP);
-        if let Some((_, leader)) = &self.leader
-            && let Some(at) = leader.next_wake(now, &self.settings.policies)
-        {
-            wake = wake.min(at);
+        if let (Some((_, leader)), Some(voter)) = (&self.leader, &self.voter) {
+            let policies = &self.settings.policies;
+            let at = voter.machine.with_state(|state| leader.next_wake(now, state, policies));
+            wake = at.map_or(wake, |at| wake.min(at));
         }
-        if let Some((_, next)) = self.route.election {
+        if let Some(next) = self.route.election.next_wake() {
             wake = wake.min(next);
         }
-        self.moves.iter().map(|pending| pending.deadline).fold(wake, Time::min)
+        let deadlines = self.moves.iter().map(|pending| pending.deadline);
+        deadlines.chain(self.revival.next_wake()).fold(wake, Time::min)
     }
 
     /// Becomes leader or ceases to be, as raft says.
@@ -181,9 +194,12 @@ impl<T: OwnershipTransport> EngineTask<T> {
             (metrics.current_term, is_leader, failure)
         };
         if let Some(failure) = failure {
-            tracing::error!("ownership: raft stopped, this node does not vote: {failure}");
-            self.outputs.status.send_modify(|status| status.problem = Some(failure));
-            self.stop().await;
+            let path = self.settings.store.display();
+            let problem = format!(
+                "the ownership store {path} failed ({failure}): this node does not vote until the \
+                 store can be written again"
+            );
+            self.lose_vote(now, problem).await;
         }
         let is_current = self.leader.as_ref().is_some_and(|(known, _)| *known == term);
         if is_leader == is_current && (is_leader || self.leader.is_none()) {
@@ -220,7 +236,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
             if let OwnershipCommand::Assign { vip, owner, reason, .. } = &command {
                 tracing::info!(vip, ?owner, "ownership: assigned because {reason}");
             }
-            let (raft, inbox) = (voter.raft.clone(), self.inbox_tx.clone());
+            let (raft, inbox) = (voter.raft.clone(), self.outputs.inbox.clone());
             tokio::spawn(async move {
                 if let Err(error) = raft.client_write(command).await {
                     tracing::debug!(%error, "ownership: a decision did not reach the log");
@@ -257,7 +273,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
     /// Sends this node's report to the leader, if it is due.
     fn send_report(&mut self, now: Time) {
         let Some(report) = self.holder.poll_report(now) else { return };
-        let (serial, inbox) = (report.serial, self.inbox_tx.clone());
+        let (serial, inbox) = (report.serial, self.outputs.inbox.clone());
         if self.leader.is_some() {
             let (reply_tx, reply) = oneshot::channel();
             self.take_report(now, WaitingReport { report, reply_tx });
@@ -328,7 +344,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
         }
         self.is_round_running = true;
         let reports = std::mem::take(&mut self.waiting);
-        let (raft, inbox) = (voter.raft.clone(), self.inbox_tx.clone());
+        let (raft, inbox) = (voter.raft.clone(), self.outputs.inbox.clone());
         // This node's own acknowledgement is part of the majority.
         let ack = self.evidence.begin_ack();
         tokio::spawn(async move {
@@ -404,6 +420,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
                 }
             },
             EngineEvent::Proposed => {}
+            EngineEvent::VoterStarted(started) => self.on_voter_started(now, *started).await,
         }
     }
 
@@ -424,6 +441,10 @@ impl<T: OwnershipTransport> EngineTask<T> {
                 OwnershipUpdate::Owner { vip, owner: owner.map(Into::into), token, reason }
             }
         };
+        self.send_to_service(update).await;
+    }
+
+    pub(super) async fn send_to_service(&self, update: OwnershipUpdate) {
         if timeout(UPDATE_TIMEOUT, self.outputs.updates.send(update)).await.is_err() {
             // The lease ends by itself, in the kernel.
             tracing::error!("ownership: the address service does not respond");

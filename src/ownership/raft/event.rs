@@ -3,7 +3,7 @@
 use netft::vip::ownership::{LeaseReply, LeaseReport};
 use tokio::sync::oneshot;
 
-use super::{network::AckGuard, types::OwnershipAnswer};
+use super::{network::AckGuard, store::StoreProblem, types::OwnershipAnswer, voter::Voter};
 
 /// Channel of the reply to a report: the reply, or the leader as far as known.
 pub(super) type LeaseReplyTx = oneshot::Sender<Result<LeaseReply, Option<String>>>;
@@ -33,4 +33,6 @@ pub(super) enum EngineEvent {
     Answered { serial: u64, answer: Result<OwnershipAnswer, String>, by: Option<String> },
     /// A command reached the log, or did not.
     Proposed,
+    /// Raft was started again, or was not.
+    VoterStarted(Box<Result<Voter, StoreProblem>>),
 }

@@ -8,6 +8,7 @@ mod event;
 mod machine;
 mod network;
 mod publish;
+mod revival;
 mod serve;
 mod settings;
 mod start;

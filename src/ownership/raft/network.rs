@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -45,6 +48,8 @@ pub(super) struct LeaseEvidence {
     ack_clock: Mutex<AckClock>,
     vote_ages: Mutex<VoteAges>,
     unreachable: Mutex<BTreeSet<String>>,
+    /// A voter that was asked for its vote has a longer log than this node.
+    is_log_behind: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -67,6 +72,7 @@ impl LeaseEvidence {
             ack_clock: Mutex::new(AckClock::new(clock::now())),
             vote_ages: Mutex::default(),
             unreachable: Mutex::default(),
+            is_log_behind: AtomicBool::default(),
         })
     }
 
@@ -79,6 +85,16 @@ impl LeaseEvidence {
     /// Time since this node acknowledged a leader last.
     pub(super) fn ack_age(&self) -> Duration {
         lock(&self.ack_clock).age(clock::now())
+    }
+
+    /// When this node acknowledged a leader last, as far as that is over.
+    pub(super) fn last_ack(&self) -> netft::Time {
+        lock(&self.ack_clock).last_ack()
+    }
+
+    /// True if a voter with a longer log refused its vote since the last call.
+    pub(super) fn take_log_behind(&self) -> bool {
+        self.is_log_behind.swap(false, Relaxed)
     }
 
     fn add_vote(&self, term: u64, voter: u64, age: Duration) {
@@ -201,13 +217,15 @@ impl<T: OwnershipTransport> RaftNetwork<OwnershipLog> for OwnershipClient<T> {
         rpc: VoteRequest<u64>,
         option: RPCOption,
     ) -> Result<VoteResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
-        let (vote, term) = (rpc.vote, rpc.vote.leader_id.term);
+        let (vote, term, last) = (rpc.vote, rpc.vote.leader_id.term, rpc.last_log_id);
         // This node has voted for itself; it acknowledges no earlier leader from here on.
         self.evidence.add_vote(term, self.evidence.me, self.evidence.ack_age());
         match self.exchange(OwnershipMessage::Vote(rpc), option.hard_ttl()).await? {
             OwnershipAnswer::Vote { response, age } => {
                 if response.vote == vote {
                     self.evidence.add_vote(term, self.target, age);
+                } else if response.last_log_id > last {
+                    self.evidence.is_log_behind.store(true, Relaxed);
                 }
                 Ok(response)
             }

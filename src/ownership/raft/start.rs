@@ -10,9 +10,10 @@ use tokio::{
 use super::{
     engine::{EngineOutputs, EngineTask},
     network::{LeaseEvidence, OwnershipTransport},
+    publish::raft_problem,
     settings::{EngineChannels, RaftSettings},
     status::EngineStatus,
-    voter::start_voter,
+    voter::{StoreOrigin, start_voter},
 };
 
 /// Events that wait for the engine.
@@ -41,19 +42,24 @@ impl RaftEngine {
         let (status_tx, status) = watch::channel(EngineStatus::default());
         let mut voter = None;
         if own.is_voter {
-            match start_voter(&settings, own.id, &transport, &evidence).await {
+            let origin = StoreOrigin::New;
+            match start_voter(&settings, own.id, &transport, &evidence, origin).await {
                 Ok(started) => voter = Some(started),
                 Err(problem) => {
+                    let problem = problem.to_string();
                     tracing::error!("ownership: {problem}");
-                    status_tx.send_modify(|status| status.problem = Some(problem));
+                    status_tx.send_modify(|status| status.problem = Some(problem.clone()));
+                    let update = raft_problem(Some(problem));
+                    // The queue is empty.
+                    let _ = channels.updates.try_send(update);
                 }
             }
         }
-        let (inbox_tx, inbox) = mpsc::channel(INBOX_LEN);
-        let outputs = EngineOutputs { updates: channels.updates.clone(), status: status_tx };
+        let (inbox, inbox_rx) = mpsc::channel(INBOX_LEN);
+        let outputs = EngineOutputs { inbox, updates: channels.updates.clone(), status: status_tx };
         let me = own.id;
-        let task = EngineTask::new(me, settings, transport, evidence, voter, (inbox_tx, outputs));
-        let task = tokio::spawn(task.run(inbox, channels));
+        let task = EngineTask::new(me, settings, transport, evidence, voter, outputs);
+        let task = tokio::spawn(task.run(inbox_rx, channels));
         Ok(Self { task, status })
     }
 

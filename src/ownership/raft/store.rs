@@ -1,7 +1,8 @@
-//! Log and vote on disk. Every write is on the disk (fsync) before it is acknowledged: redb commits
-//! that way.
+//! Log and vote on disk. Every write is on the disk (fsync) before it is acknowledged. It is
+//! committed in two phases, so that redb takes damage of the newest commit for damage: with one
+//! phase it would take it for a crash, and go back to the commit before, without the last vote.
 
-use std::{fmt::Debug, ops::RangeBounds, path::Path, sync::Arc};
+use std::{fmt::Debug, ops::RangeBounds, panic, path::Path, sync::Arc};
 
 use openraft::{
     AnyError, Entry, ErrorSubject, ErrorVerb, LogId, LogState, RaftLogReader, StorageError,
@@ -20,9 +21,26 @@ const META_TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta"
 const VOTE_KEY: &str = "vote";
 const PURGED_KEY: &str = "purged";
 const SNAPSHOT_KEY: &str = "snapshot";
+/// Written whenever the store is opened, with a value of this length, bytes.
+const ROOM_KEY: &str = "room";
+const ROOM_PROBE_LEN: usize = 128 * 1024;
 
 type StoreResult<T> = Result<T, AnyError>;
 type RaftStorageError = StorageError<u64>;
+
+/// Why the store cannot be used; in words for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum StoreProblem {
+    /// The former process or task that used it has not ended.
+    #[error("{0}")]
+    InUse(String),
+    /// The disk is full, or refuses it.
+    #[error("{0}")]
+    Unusable(String),
+    /// Its content is not what was written, or it is gone.
+    #[error("{0}")]
+    Damaged(String),
+}
 
 /// The store of one node.
 #[derive(Clone)]
@@ -31,36 +49,40 @@ pub(super) struct OwnershipStore {
 }
 
 impl OwnershipStore {
-    /// Opens the store, or creates it.
+    /// Opens the store and reads everything once: damage shows now, not in an election.
     ///
     /// # Errors
-    /// It is damaged, locked or cannot be created: in words for the operator.
-    pub(super) fn open(path: &Path) -> Result<Self, String> {
-        let open = || -> StoreResult<Database> {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).map_err(|e| AnyError::new(&e))?;
-            }
-            let db = Database::create(path).map_err(|e| AnyError::new(&e))?;
-            let write = db.begin_write().map_err(|e| AnyError::new(&e))?;
-            write.open_table(LOG_TABLE).map_err(|e| AnyError::new(&e))?;
-            write.open_table(META_TABLE).map_err(|e| AnyError::new(&e))?;
-            write.commit().map_err(|e| AnyError::new(&e))?;
-            Ok(db)
+    /// It is damaged, locked, or cannot be read or written.
+    pub(super) fn open(path: &Path, may_create: bool) -> Result<Self, StoreProblem> {
+        // redb and the checks may panic on a file that nobody wrote so.
+        let opened = panic::catch_unwind(|| Self::open_checked(path, may_create));
+        let panicked = |_| Err(StoreOpenError::Damaged("its content makes no sense".to_owned()));
+        opened.unwrap_or_else(panicked).map_err(|error| error.describe(path))
+    }
+
+    fn open_checked(path: &Path, may_create: bool) -> Result<Self, StoreOpenError> {
+        let mut db = if path.exists() {
+            Database::open(path)?
+        } else if may_create {
+            create_database(path)?
+        } else {
+            return Err(StoreOpenError::Damaged("the file is gone".to_owned()));
         };
-        let failed = |error: AnyError| {
-            format!(
-                "the ownership store {} is not usable ({error}): this node does not vote, so that \
-                 it cannot vote twice. If the file is lost, remove the node from \
-                 `ownership.voters` on all nodes, delete the file, and add it again",
-                path.display()
-            )
-        };
-        let store = Self { db: Arc::new(open().map_err(failed)?) };
-        store.check_entries().map_err(failed)?;
+        if !db.check_integrity()? {
+            return Err(StoreOpenError::Damaged("it does not match its checksums".to_owned()));
+        }
+        let store = Self { db: Arc::new(db) };
+        store.check_entries().map_err(|error| StoreOpenError::Damaged(error.to_string()))?;
+        // A disk that is full shows here, and not in the next election. What the file grows by is
+        // free in it afterwards.
+        let probe = vec![0; ROOM_PROBE_LEN];
+        let written = write_durably(&store.db, |write| put_meta(write, ROOM_KEY, &probe));
+        let freed =
+            written.and_then(|()| write_durably(&store.db, |write| put_meta(write, ROOM_KEY, &[])));
+        freed.map_err(|error| StoreOpenError::Disk(error.to_string()))?;
         Ok(store)
     }
 
-    /// Reads everything once: damage shows now, not in an election.
     fn check_entries(&self) -> StoreResult<()> {
         self.read_meta::<Vote<u64>>(VOTE_KEY)?;
         self.read_meta::<LogId<u64>>(PURGED_KEY)?;
@@ -100,11 +122,7 @@ impl OwnershipStore {
         change: impl FnOnce(&WriteTransaction) -> StoreResult<()> + Send + 'static,
     ) -> StoreResult<()> {
         let db = Arc::clone(&self.db);
-        let work = move || {
-            let write = db.begin_write().map_err(|e| AnyError::new(&e))?;
-            change(&write)?;
-            write.commit().map_err(|e| AnyError::new(&e))
-        };
+        let work = move || write_durably(&db, change);
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|e| AnyError::new(&e))?
     }
@@ -112,6 +130,27 @@ impl OwnershipStore {
     async fn write_meta(&self, key: &'static str, value: &impl Serialize) -> StoreResult<()> {
         let bytes = serde_json::to_vec(value).map_err(|e| AnyError::new(&e))?;
         self.commit(move |write| put_meta(write, key, &bytes)).await
+    }
+
+    /// Writes entries at the end of the log.
+    pub(super) async fn append_entries(
+        &self,
+        entries: impl IntoIterator<Item = Entry<OwnershipLog>>,
+    ) -> StoreResult<()> {
+        let encode = |entry: Entry<OwnershipLog>| {
+            let bytes = serde_json::to_vec(&entry).map_err(|e| AnyError::new(&e))?;
+            Ok((entry.log_id.index, bytes))
+        };
+        let rows: StoreResult<Vec<_>> = entries.into_iter().map(encode).collect();
+        let rows = rows?;
+        self.commit(move |write| {
+            let mut table = write.open_table(LOG_TABLE).map_err(|e| AnyError::new(&e))?;
+            for (index, bytes) in rows {
+                table.insert(index, bytes.as_slice()).map_err(|e| AnyError::new(&e))?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// The last snapshot.
@@ -129,6 +168,98 @@ impl OwnershipStore {
     ) -> Result<(), RaftStorageError> {
         let written = self.write_meta(SNAPSHOT_KEY, snapshot).await;
         written.map_err(|e| io_error(ErrorSubject::Snapshot(None), ErrorVerb::Write, e))
+    }
+}
+
+/// Runs `change` in a transaction, and commits it to the disk.
+fn write_durably(
+    db: &Database,
+    change: impl FnOnce(&WriteTransaction) -> StoreResult<()>,
+) -> StoreResult<()> {
+    let mut write = db.begin_write().map_err(|e| AnyError::new(&e))?;
+    write.set_two_phase_commit(true);
+    change(&write)?;
+    write.commit().map_err(|e| AnyError::new(&e))
+}
+
+/// Creates the file whole: one that is there was complete once.
+fn create_database(path: &Path) -> Result<Database, StoreOpenError> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let begun = path.with_extension("new");
+    match std::fs::remove_file(&begun) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let db = Database::create(&begun)?;
+    let created = write_durably(&db, |write| {
+        write.open_table(LOG_TABLE).map_err(|e| AnyError::new(&e))?;
+        write.open_table(META_TABLE).map_err(|e| AnyError::new(&e))?;
+        Ok(())
+    });
+    created.map_err(|error| StoreOpenError::Disk(error.to_string()))?;
+    std::fs::rename(&begun, path)?;
+    if let Some(folder) = path.parent() {
+        std::fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(db)
+}
+
+/// Why the file could not be opened.
+#[derive(Debug)]
+enum StoreOpenError {
+    InUse,
+    Disk(String),
+    Damaged(String),
+}
+
+impl From<std::io::Error> for StoreOpenError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            // Not what redb writes, or shorter.
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Disk(error.to_string()),
+        }
+    }
+}
+
+impl From<redb::Error> for StoreOpenError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(error) => error.into(),
+            redb::Error::DatabaseAlreadyOpen => Self::InUse,
+            redb::Error::PreviousIo => Self::Disk(error.to_string()),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<redb::DatabaseError> for StoreOpenError {
+    fn from(error: redb::DatabaseError) -> Self {
+        redb::Error::from(error).into()
+    }
+}
+
+impl StoreOpenError {
+    fn describe(self, path: &Path) -> StoreProblem {
+        let path = path.display();
+        match self {
+            Self::InUse => StoreProblem::InUse(format!(
+                "the ownership store {path} is used by another process: this node does not vote"
+            )),
+            Self::Disk(error) => StoreProblem::Unusable(format!(
+                "the ownership store {path} cannot be written ({error}): this node does not vote \
+                 until it can; make room on its disk, or give netftd the right to write it"
+            )),
+            Self::Damaged(error) => StoreProblem::Damaged(format!(
+                "the ownership store {path} is damaged ({error}): this node does not vote, so that \
+                 it cannot vote twice. Remove the node from `ownership.voters` on all nodes, \
+                 delete the file, and add it again"
+            )),
+        }
     }
 }
 
@@ -196,24 +327,7 @@ impl RaftLogStorage<OwnershipLog> for OwnershipStore {
         I: IntoIterator<Item = Entry<OwnershipLog>> + openraft::OptionalSend,
         I::IntoIter: openraft::OptionalSend,
     {
-        let encode = |entry: Entry<OwnershipLog>| {
-            let bytes = serde_json::to_vec(&entry).map_err(|e| AnyError::new(&e))?;
-            Ok((entry.log_id.index, bytes))
-        };
-        let rows: StoreResult<Vec<_>> = entries.into_iter().map(encode).collect();
-        let appended = match rows {
-            Ok(rows) => {
-                self.commit(move |write| {
-                    let mut table = write.open_table(LOG_TABLE).map_err(|e| AnyError::new(&e))?;
-                    for (index, bytes) in rows {
-                        table.insert(index, bytes.as_slice()).map_err(|e| AnyError::new(&e))?;
-                    }
-                    Ok(())
-                })
-                .await
-            }
-            Err(error) => Err(error),
-        };
+        let appended = self.append_entries(entries).await;
         match appended {
             Ok(()) => {
                 callback.log_io_completed(Ok(()));

@@ -14,7 +14,8 @@ use netft::{
     vip::{FencingToken, ownership::VipPolicy},
 };
 use openraft::{
-    StorageError,
+    CommittedLeaderId, LogId, RaftLogReader, StorageError, Vote,
+    storage::RaftLogStorage,
     testing::{StoreBuilder, Suite},
 };
 use tempfile::TempDir;
@@ -26,7 +27,9 @@ use tokio::{
 
 use super::{
     EngineChannels, OwnershipNode, OwnershipTransport, PeerMessage, RaftEngine, RaftSettings,
-    machine::OwnershipMachine, store::OwnershipStore, types::OwnershipLog,
+    machine::OwnershipMachine,
+    store::{OwnershipStore, StoreProblem},
+    types::OwnershipLog,
 };
 use crate::ownership::{OWNERSHIP_QUEUE_LEN, OwnershipRequest, OwnershipUpdate, clock};
 
@@ -42,6 +45,8 @@ const DETECTION_TIME: Duration = Duration::from_millis(150);
 struct Hub {
     inboxes: Mutex<BTreeMap<String, mpsc::Sender<PeerMessage>>>,
     cut: Mutex<BTreeSet<String>>,
+    /// How long each request and each reply is on its way.
+    delay: Mutex<Duration>,
 }
 
 struct HubTransport {
@@ -53,10 +58,14 @@ impl OwnershipTransport for HubTransport {
     async fn request(&self, node: &str, payload: Vec<u8>) -> Result<Vec<u8>, String> {
         let is_cut = |name: &str| self.hub.cut.lock().unwrap().contains(name);
         let inbox = self.hub.inboxes.lock().unwrap().get(node).cloned();
+        let delay = *self.hub.delay.lock().unwrap();
         let exchange = async {
+            sleep(delay).await;
             let (reply_tx, reply) = oneshot::channel();
             inbox?.send(PeerMessage { payload, reply_tx }).await.ok()?;
-            reply.await.ok()
+            let reply = reply.await.ok();
+            sleep(delay).await;
+            reply
         };
         let reply = exchange.await.filter(|_| !is_cut(node) && !is_cut(&self.from));
         match reply {
@@ -89,6 +98,12 @@ struct Node {
     service: JoinHandle<()>,
 }
 
+impl Node {
+    fn term(&self) -> u64 {
+        self.engine.status().borrow().term
+    }
+}
+
 struct Cluster {
     hub: Arc<Hub>,
     folder: TempDir,
@@ -119,7 +134,9 @@ async fn serve_addresses(
                 }
                 requests.send(OwnershipRequest::Released { vip, token }).await.unwrap();
             }
-            OwnershipUpdate::Owner { .. } | OwnershipUpdate::Notice { .. } => {}
+            OwnershipUpdate::Owner { .. }
+            | OwnershipUpdate::Notice { .. }
+            | OwnershipUpdate::Problem { .. } => {}
         }
     }
 }
@@ -261,6 +278,31 @@ async fn an_address_goes_on_when_its_owner_dies_and_never_has_two() {
     cluster.check_held();
 }
 
+/// F-103: candidates that end each other's elections would use a term each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn few_terms_are_used_when_the_leader_is_lost_and_messages_are_slow() {
+    const ROUNDS: u64 = 4;
+    let mut cluster = Cluster::start(&["v"]).await;
+    cluster.await_owner("v", |_| true).await;
+    *cluster.hub.delay.lock().unwrap() = Duration::from_millis(25);
+    let mut used = 0;
+    for _ in 0..ROUNDS {
+        cluster.await_owner("v", |_| true).await;
+        let led = |node: &Node| (node.engine.status().borrow().leader.clone(), node.term());
+        let (leader, term) = led(cluster.nodes.values().next().unwrap());
+        let leader = NAMES.into_iter().find(|name| leader.as_deref() == Some(*name)).unwrap();
+        cluster.kill_node(leader).await;
+        let began = clock::now();
+        cluster.await_owner("v", |one| one.node != leader && one.from > began).await;
+        used += cluster.nodes.values().map(Node::term).max().unwrap() - term;
+        cluster.start_node(leader).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    println!("{used} terms for {ROUNDS} lost leaders");
+    assert!(used <= 3 * ROUNDS, "{used} terms for {ROUNDS} lost leaders");
+    cluster.check_held();
+}
+
 /// A node that runs but reaches nobody keeps its lease to its end, and nothing longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_owner_that_is_cut_off_loses_the_address_and_gets_none_back_by_itself() {
@@ -394,6 +436,62 @@ async fn a_voter_with_a_damaged_store_does_not_vote_and_says_why() {
     cluster.check_held();
 }
 
+/// Content of a store.
+fn content_of(store: &mut OwnershipStore) -> (Option<Vote<u64>>, Vec<String>) {
+    let read = async {
+        let entries = store.try_get_log_entries(..).await.unwrap();
+        let entries = entries.iter().map(|entry| format!("{entry:?}")).collect();
+        (store.read_vote().await.unwrap(), entries)
+    };
+    futures_util::FutureExt::now_or_never(read).unwrap()
+}
+
+/// F-101: with one byte changed, a store is what it was, or is refused; it never goes back to what
+/// it was before its last vote.
+#[tokio::test]
+async fn a_store_with_a_changed_byte_is_whole_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.redb");
+    let mut store = OwnershipStore::open(&path, true).unwrap();
+    for term in 1..6 {
+        let entry = openraft::Entry::<OwnershipLog> {
+            log_id: LogId::new(CommittedLeaderId::new(term, 1), term),
+            payload: openraft::EntryPayload::Blank,
+        };
+        store.append_entries(vec![entry]).await.unwrap();
+        store.save_vote(&Vote::new(term, term)).await.unwrap();
+    }
+    let content = content_of(&mut store);
+    // As a process that is killed leaves it.
+    let bytes = std::fs::read(&path).unwrap();
+    drop(store);
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    let changed = folder.path().join("changed.redb");
+    let (mut whole, mut refused) = (0, 0);
+    // A stride without a common factor meets every kind of page.
+    for number in 0..150 {
+        let mut bytes = bytes.clone();
+        bytes[(number * 7919 + 13) % used] ^= 0x15;
+        std::fs::write(&changed, bytes).unwrap();
+        match OwnershipStore::open(&changed, true) {
+            Ok(mut store) => {
+                assert_eq!(content_of(&mut store), content, "change {number}");
+                whole += 1;
+            }
+            Err(StoreProblem::Damaged(text)) => {
+                assert!(text.contains("changed.redb is damaged"), "{text}");
+                refused += 1;
+            }
+            Err(other) => panic!("change {number}: {other}"),
+        }
+    }
+    println!("{whole} whole, {refused} refused");
+    assert!(refused > 0);
+    std::fs::remove_file(&path).unwrap();
+    let gone = OwnershipStore::open(&path, false).map(drop);
+    assert!(matches!(gone, Err(StoreProblem::Damaged(_))), "a new store would vote twice");
+}
+
 struct Builder;
 
 impl StoreBuilder<OwnershipLog, OwnershipStore, OwnershipMachine, TempDir> for Builder {
@@ -407,7 +505,7 @@ impl StoreBuilder<OwnershipLog, OwnershipStore, OwnershipMachine, TempDir> for B
 }
 
 fn open_store(folder: &Path) -> (OwnershipStore, OwnershipMachine) {
-    let store = OwnershipStore::open(&folder.join("log.redb")).unwrap();
+    let store = OwnershipStore::open(&folder.join("log.redb"), true).unwrap();
     let machine = OwnershipMachine::restore(store.clone()).unwrap();
     (store, machine)
 }

@@ -1,6 +1,6 @@
 //! Raft on a node that votes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use openraft::{BasicNode, Config, Raft, RaftMetrics, SnapshotPolicy};
 use tokio::sync::watch;
@@ -9,14 +9,16 @@ use super::{
     machine::OwnershipMachine,
     network::{LeaseEvidence, OwnershipNetwork, OwnershipTransport},
     settings::RaftSettings,
-    store::OwnershipStore,
+    store::{OwnershipStore, StoreProblem},
     types::OwnershipLog,
 };
 
-/// Raft's timing, milliseconds. A follower refuses votes for the longest election time after it
-/// heard the leader: shorter than a lease, so an election ends before the leases do.
+/// Raft's timing, milliseconds. A follower refuses votes for up to the longest election time after
+/// it heard the leader: shorter than a lease, so an election ends before the leases do.
 const HEARTBEAT_MS: u64 = 80;
 const ELECTION_MS: (u64, u64) = (240, 360);
+/// Longest time for which a voter refuses votes after it heard the leader.
+pub(super) const VOTE_REFUSAL: Duration = Duration::from_millis(ELECTION_MS.1);
 /// Entries after which the log is replaced by a snapshot, and how many stay for slow followers.
 const SNAPSHOT_AFTER: u64 = 1000;
 const KEPT_ENTRIES: u64 = 100;
@@ -30,20 +32,44 @@ pub(super) struct Voter {
     pub(super) metrics: RaftState,
 }
 
+/// The store that raft starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StoreOrigin {
+    /// The node may start for the first time: a missing store is created.
+    New,
+    /// There was a store: a missing one would let this node vote twice.
+    Known,
+}
+
+/// The part of the election times that is this voter's alone: two timers never end together.
+fn election_times(settings: &RaftSettings, me: u64) -> (u64, u64) {
+    let voters = settings.nodes.iter().filter(|node| node.is_voter);
+    let (before, all) =
+        voters.fold((0, 0), |(before, all), node| (before + u64::from(node.id < me), all + 1));
+    let (first, last) = ELECTION_MS;
+    let part = (last - first) / all.max(1);
+    (first + part * before, first + part * (before + 1))
+}
+
 /// Starts raft from its store.
 pub(super) async fn start_voter<T: OwnershipTransport>(
     settings: &RaftSettings,
     me: u64,
     transport: &Arc<T>,
     evidence: &Arc<LeaseEvidence>,
-) -> Result<Voter, String> {
-    let store = OwnershipStore::open(&settings.store)?;
-    let machine = OwnershipMachine::restore(store.clone())?;
+    origin: StoreOrigin,
+) -> Result<Voter, StoreProblem> {
+    let path = settings.store.clone();
+    let open = move || OwnershipStore::open(&path, origin == StoreOrigin::New);
+    let unusable = |error: &dyn ToString| StoreProblem::Unusable(error.to_string());
+    let store = tokio::task::spawn_blocking(open).await.map_err(|error| unusable(&error))??;
+    let machine = OwnershipMachine::restore(store.clone()).map_err(|error| unusable(&error))?;
+    let times = election_times(settings, me);
     let config = Config {
         cluster_name: "netft".to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
-        election_timeout_min: ELECTION_MS.0,
-        election_timeout_max: ELECTION_MS.1,
+        election_timeout_min: times.0,
+        election_timeout_max: times.1,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
         max_in_snapshot_log_to_keep: KEPT_ENTRIES,
         // Below the bound of a request, as JSON.
@@ -51,16 +77,16 @@ pub(super) async fn start_voter<T: OwnershipTransport>(
         max_payload_entries: 64,
         ..Config::default()
     };
-    let config = Arc::new(config.validate().map_err(|error| error.to_string())?);
+    let config = Arc::new(config.validate().map_err(|error| unusable(&error))?);
     let (transport, evidence) = (Arc::clone(transport), Arc::clone(evidence));
     let network = OwnershipNetwork { transport, evidence };
     let raft = Raft::new(me, config, network, store, machine.clone())
         .await
-        .map_err(|error| format!("raft does not start: {error}"))?;
+        .map_err(|error| unusable(&format!("raft does not start: {error}")))?;
     let voter = Voter { metrics: raft.metrics(), raft, machine };
     // A witness knows no rules of addresses: it votes, and leaves the leadership to those who do.
     voter.raft.runtime_config().elect(!settings.policies.is_empty());
-    voter.join_members(settings).await?;
+    voter.join_members(settings).await.map_err(|error| unusable(&error))?;
     Ok(voter)
 }
 

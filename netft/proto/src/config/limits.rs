@@ -74,6 +74,8 @@ impl fmt::Display for NumberLimits {
     }
 }
 
+/// The longest lease of a floating address.
+pub const MAX_LEASE: Duration = Duration::from_secs(60);
 /// The default lease of a floating address.
 pub const DEFAULT_LEASE: Duration = Duration::from_millis(400);
 /// `ownership.etcd.prefix`.
@@ -119,7 +121,8 @@ pub(super) const DELAY_LIMITS: NumberLimits = NumberLimits::new(DELAY_RANGE.0, D
 pub(super) const THRESHOLD_LIMITS: NumberLimits =
     NumberLimits::new(THRESHOLD_RANGE.0, THRESHOLD_RANGE.1, "heartbeats");
 pub(super) const ETCD_TTL_LIMITS: NumberLimits = NumberLimits::new(1, 60, "s");
-pub(super) const LEASE_LIMITS: NumberLimits = NumberLimits::new(100, 60_000, "ms");
+pub(super) const LEASE_LIMITS: NumberLimits =
+    NumberLimits::new(100, MAX_LEASE.as_millis() as u64, "ms");
 pub(super) const FAILBACK_LIMITS: NumberLimits = NumberLimits::new(0, 86_400_000, "ms");
 pub(super) const CHECK_TIME_LIMITS: NumberLimits = NumberLimits::new(10, 600_000, "ms");
 pub(super) const CHECK_COUNT_LIMITS: NumberLimits = NumberLimits::new(1, 100, "runs in a row");

@@ -40,6 +40,8 @@ pub struct VipMachine {
     link: Option<Result<VipLink, String>>,
     health: Result<(), String>,
     grant: Option<VipGrant>,
+    /// Why the engine cannot decide well.
+    engine_problem: Option<String>,
     phase: Phase,
     /// Conflicts since the address was last held without one.
     conflicts: u32,
@@ -114,6 +116,7 @@ impl VipMachine {
             link: None,
             health,
             grant: None,
+            engine_problem: None,
             phase: Phase::Idle,
             conflicts: 0,
             told_able: None,
@@ -196,6 +199,10 @@ impl VipMachine {
             VipInput::Heard(message) => self.on_heard(now, message),
             VipInput::Health(health) => {
                 self.health = health;
+                self.on_obstacle_changed(now);
+            }
+            VipInput::Engine(problem) => {
+                self.engine_problem = problem;
                 self.on_obstacle_changed(now);
             }
             VipInput::Refused(reason) => {
@@ -368,7 +375,12 @@ impl VipMachine {
             }
             (None, Phase::Idle) if self.grant.is_some() => self.begin(now),
             (None, Phase::Idle) => {
-                self.set_state(VipState::Offline("this node was not given it".to_owned()));
+                let reason = "this node was not given it";
+                let problem = self.engine_problem.as_ref();
+                self.set_state(VipState::Offline(match problem {
+                    Some(problem) => format!("{reason}; {problem}"),
+                    None => reason.to_owned(),
+                }));
             }
             (None, _) => {}
         }

@@ -108,6 +108,8 @@ pub enum VipInput {
     Heard(NeighborMessage),
     /// Health of the service behind the address; why it is not healthy.
     Health(Result<(), String>),
+    /// Why the engine cannot decide well; `None`: it can.
+    Engine(Option<String>),
     /// The kernel refused an action, or no server assigns an address.
     Refused(String),
     /// The addresses that a server assigned.

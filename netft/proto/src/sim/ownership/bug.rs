@@ -13,4 +13,6 @@ pub enum OwnershipBug {
     ReleaseNotAwaited,
     /// A leader grants without a majority that confirmed it since the request.
     NoConfirmation,
+    /// A leader waits for the lease of its own config, not for that of the log.
+    OwnLease,
 }

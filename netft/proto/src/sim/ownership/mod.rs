@@ -1,5 +1,5 @@
-//! Ownership of floating addresses under crashes, pauses, partitions, drifting clocks, and lost and
-//! late messages: the real decisions over a model of raft.
+//! Ownership of floating addresses under crashes, pauses, partitions, drifting clocks, lost and
+//! late messages, and leases that change: the real decisions over a model of raft.
 //!
 //! | rule | invariant |
 //! |---|---|
@@ -13,6 +13,7 @@
 //! place here.
 
 mod bug;
+mod draw;
 mod node;
 mod raft;
 
@@ -42,8 +43,8 @@ const LAST_FAULT_MS: u64 = 16_000;
 const OWNER_BOUND: Duration = Duration::from_secs(3);
 /// Roles that begin within this time count as one: twice the tolerance of the decisions.
 const ROLE_RESOLUTION: Duration = Duration::from_millis(200);
-/// Length of the leases.
-const LEASE_TIME: Duration = Duration::from_millis(400);
+/// Leases that configs get, milliseconds. A run begins with the first one on all nodes.
+const LEASES_MS: [u64; 4] = [400, 200, 400, 900];
 /// Time in which netft notices that a peer cannot be reached.
 const DETECTION_TIME: Duration = Duration::from_millis(150);
 /// The time between two checks of rule 21.
@@ -88,6 +89,8 @@ enum Fault {
     /// The role that an address follows goes to this node.
     Role(usize, usize),
     Move(usize, usize),
+    /// A reload of a node's config: the lease of an address, milliseconds.
+    Lease(usize, usize, u64),
 }
 
 struct VipNode {
@@ -100,6 +103,8 @@ struct VipNode {
     able: Vec<bool>,
     /// When it was last made able to carry each address.
     able_since: Vec<Time>,
+    /// The leases in its config.
+    leases: Vec<Duration>,
     origin: u64,
     /// Rate error, parts per billion.
     drift: i64,
@@ -168,7 +173,8 @@ impl World {
         let vips = rng.next_in_range(1, 3) as usize;
         let policies = (0..vips)
             .map(|vip| {
-                let mut policy = VipPolicy::new(&format!("v{vip}"), LEASE_TIME);
+                let mut policy =
+                    VipPolicy::new(&format!("v{vip}"), Duration::from_millis(LEASES_MS[0]));
                 if rng.chance_permille(500) {
                     policy.preferred = vec![node_name(rng.next_below(count) as usize)];
                     let holds = [None, Some(0), Some(500)];
@@ -197,6 +203,7 @@ impl World {
                 fences: Fences::new(),
                 able: vec![true; vips],
                 able_since: vec![Time::ZERO; vips],
+                leases: vec![Duration::from_millis(LEASES_MS[0]); vips],
                 origin: rng.next_in_range(2_000_000_000, 1 << 50),
                 drift: rng.next_in_range(0, 2 * drift_ppb as u64) as i64 - drift_ppb,
                 wake_serial: 0,
@@ -236,40 +243,6 @@ impl World {
         self.report.violations.push(line);
     }
 
-    fn draw_faults(&mut self) {
-        let count = self.nodes.len() as u64;
-        let mut at = 1_000;
-        while at < LAST_FAULT_MS {
-            let node = self.rng.next_below(count) as usize;
-            let vip = self.rng.next_below(self.policies.len() as u64) as usize;
-            let last = self.rng.next_in_range(20, 2_500);
-            let time = Time::from_millis(at);
-            let end = Time::from_millis((at + last).min(LAST_FAULT_MS));
-            let (fault, undo) = match self.rng.next_below(8) {
-                0 => (Fault::Crash(node), Some(Fault::Restart(node))),
-                1 | 2 => (Fault::Pause(node, end.since(time)), None),
-                3 | 4 => {
-                    let groups = (0..count).map(|_| self.rng.next_below(2) as u8).collect();
-                    (Fault::Partition(groups), Some(Fault::Partition(vec![0; count as usize])))
-                }
-                5 => (Fault::Loss(self.rng.next_in_range(50, 400) as u16), Some(Fault::Loss(0))),
-                6 => match self.rng.chance_permille(500) {
-                    true => (Fault::Able(node, vip, false), Some(Fault::Able(node, vip, true))),
-                    false => {
-                        (Fault::Late(self.rng.next_in_range(20, 300) as u16), Some(Fault::Late(10)))
-                    }
-                },
-                _ if self.policies[vip].follow => (Fault::Role(vip, node), None),
-                _ => (Fault::Move(vip, node), None),
-            };
-            self.push(time, SimEvent::Fault(fault));
-            if let Some(undo) = undo {
-                self.push(end, SimEvent::Fault(undo));
-            }
-            at += self.rng.next_in_range(20, 1_200);
-        }
-    }
-
     fn start_process(&mut self, index: usize) {
         let voters = self.nodes.len();
         let node = &mut self.nodes[index];
@@ -278,7 +251,11 @@ impl World {
         node.able_since.fill(self.now);
         let durable = node.durable.clone();
         let clock = (now, &mut self.rng);
-        let mut process = Process::start(index, voters, durable, &self.policies, self.bug, clock);
+        let mut policies = self.policies.clone();
+        for (policy, lease) in policies.iter_mut().zip(&node.leases) {
+            policy.lease = *lease;
+        }
+        let mut process = Process::start(index, voters, durable, &policies, self.bug, clock);
         for (policy, is_able) in self.policies.iter().zip(&node.able) {
             process.set_able(now, &policy.name, *is_able);
         }
@@ -340,7 +317,7 @@ impl World {
 
     fn on_fault(&mut self, fault: Fault) {
         // What a stopped process would learn of its service it learns when it goes on.
-        if let Fault::Able(index, ..) | Fault::Role(_, index) = fault
+        if let Fault::Able(index, ..) | Fault::Role(_, index) | Fault::Lease(index, ..) = fault
             && self.is_paused(index)
         {
             let resumed = self.nodes[index].paused_until;
@@ -372,6 +349,11 @@ impl World {
             Fault::Role(vip, to) => {
                 self.set_able(to, vip, false);
                 self.set_able(to, vip, true);
+            }
+            Fault::Lease(index, vip, millis) => {
+                let lease = Duration::from_millis(millis);
+                self.nodes[index].leases[vip] = lease;
+                self.with_process(index, |process, _, _| process.set_lease(vip, lease));
             }
             Fault::Move(vip, to) => {
                 let name = self.policies[vip].name.clone();

@@ -15,8 +15,8 @@ use crate::{
     vip::{
         FencingToken,
         ownership::{
-            HolderUpdate, LeaseHolder, LeaseReply, LeaseReport, LeaseRules, OwnershipLeader,
-            VipPolicy,
+            HolderUpdate, LeaseHolder, LeaseReply, LeaseReport, LeaseRules, OwnershipCommand,
+            OwnershipLeader, OwnershipState, VipPolicy,
         },
     },
 };
@@ -106,6 +106,24 @@ impl Process {
         }
     }
 
+    /// A reload of the config.
+    pub(super) fn set_lease(&mut self, vip: usize, lease: Duration) {
+        self.policies[vip].lease = lease;
+    }
+
+    /// The state as the leader reads it.
+    fn leader_state(&self) -> OwnershipState {
+        let mut state = self.raft.state.clone();
+        if self.bug == Some(OwnershipBug::OwnLease) {
+            for policy in &self.policies {
+                let (vip, lease) = (policy.name.clone(), policy.lease);
+                let bound = OwnershipCommand::SetLease { vip, lease };
+                state.apply_command(FencingToken::default(), &bound);
+            }
+        }
+        state
+    }
+
     pub(super) fn request_move(&mut self, now: Time, vip: &str, to: &str) {
         if let Some(leader) = &mut self.leader {
             // A refusal changes nothing.
@@ -131,7 +149,9 @@ impl Process {
 
     pub(super) fn next_wake(&self, now: Time) -> Time {
         let mut wake = self.raft.next_wake().min(self.holder.next_wake());
-        if let Some(at) = self.leader.as_ref().and_then(|l| l.next_wake(now, &self.policies)) {
+        let state = &self.raft.state;
+        let next = |leader: &OwnershipLeader| leader.next_wake(now, state, &self.policies);
+        if let Some(at) = self.leader.as_ref().and_then(next) {
             wake = wake.min(at);
         }
         wake
@@ -263,6 +283,7 @@ impl Process {
     }
 
     fn answer_reports(&mut self, now: Time) {
+        let state = self.leader_state();
         let Some(leader) = &mut self.leader else { return };
         let mut answers = Vec::new();
         let raft = &mut self.raft;
@@ -271,7 +292,7 @@ impl Process {
             let is_confirmed = raft.is_confirmed(*round);
             if is_confirmed {
                 raft.acknowledge_self(now);
-                answers.push((*from, leader.answer_report(now, &raft.state, policies, report)));
+                answers.push((*from, leader.answer_report(now, &state, policies, report)));
             }
             !is_confirmed
         });

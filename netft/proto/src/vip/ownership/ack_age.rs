@@ -34,6 +34,11 @@ impl AckClock {
         self.last = self.last.max(now);
     }
 
+    /// The last one that is known to be given.
+    pub const fn last_ack(&self) -> Time {
+        self.last
+    }
+
     /// Time since the last one, for a vote that was just given.
     pub fn age(&self, now: Time) -> Duration {
         if self.in_progress > 0 { Duration::ZERO } else { now.since(self.last) }

@@ -33,8 +33,11 @@ const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 struct LastGrant {
     token: FencingToken,
     owner: String,
+    lease: Duration,
     /// No lease on the address that was granted so far runs after this.
     ended_by: Time,
+    /// Of those, none that is longer than `lease` runs after this.
+    longer_ended_by: Time,
 }
 
 /// The leader of one term.
@@ -43,6 +46,8 @@ pub struct OwnershipLeader {
     rules: LeaseRules,
     /// No earlier leader granted a lease that was asked for after this.
     last_foreign_grant: Time,
+    /// The state was complete once: nothing that earlier leaders committed is missing in it.
+    is_state_complete: bool,
     nodes: AbleNodes,
     grants: BTreeMap<String, LastGrant>,
     /// Tokens under which nothing is held: their holder let go.
@@ -53,6 +58,9 @@ pub struct OwnershipLeader {
     moves: BTreeMap<String, String>,
     /// Nodes that an address would return to, and since when.
     returns: BTreeMap<String, (String, Time)>,
+    /// Bounds of leases on their way to the log, and since when. Nothing longer is granted from
+    /// then on.
+    lease_changes: BTreeMap<String, (Duration, Time)>,
     /// Nodes that should report at once.
     nudges: BTreeSet<String>,
 }
@@ -64,12 +72,14 @@ impl OwnershipLeader {
         Self {
             rules,
             last_foreign_grant: last_ack.map_or(now, |ack| ack.min(now)),
+            is_state_complete: false,
             nodes: AbleNodes::new(now + UNHEARD_TIME),
             grants: BTreeMap::new(),
             released: BTreeSet::new(),
             proposed: BTreeMap::new(),
             moves: BTreeMap::new(),
             returns: BTreeMap::new(),
+            lease_changes: BTreeMap::new(),
             nudges: BTreeSet::new(),
         }
     }
@@ -105,6 +115,7 @@ impl OwnershipLeader {
         policies: &[VipPolicy],
         report: &LeaseReport,
     ) -> LeaseReply {
+        self.is_state_complete = true;
         let mut vips = Vec::new();
         for policy in policies {
             let Some(record) = state.record_of(&policy.name) else { continue };
@@ -141,32 +152,87 @@ impl OwnershipLeader {
         if record.owner.as_ref() != Some(&report.node) {
             return LeaseVerdict::NotOwner;
         }
-        let free_at = self.free_at(policy, record, report);
+        let free_at = self.free_at(&policy.name, record, report);
         if now < free_at {
             return LeaseVerdict::Wait(free_at.since(now));
         }
-        let end = now + self.rules.wait_after_grant(policy.lease);
-        // A reload may have shortened the lease, and the reply with the shorter one may be lost.
-        let ended_by = self.grants.get(&policy.name).map_or(end, |grant| grant.ended_by.max(end));
-        let grant = LastGrant { token: record.token, owner: report.node.clone(), ended_by };
+        let bound = self.lease_changes.get(&policy.name).map_or(record.lease, |(bound, _)| *bound);
+        // A later leader waits for the lease that the log has, not for that of its own config.
+        let lease = policy.lease.min(record.lease).min(bound);
+        let known = self.grants.get(&policy.name);
+        let end = now + self.rules.wait_after_grant(lease);
+        let longer_ended_by = match known {
+            Some(grant) if grant.lease > lease => grant.ended_by,
+            Some(grant) => grant.longer_ended_by,
+            None => Time::ZERO,
+        };
+        // The reply with a shorter lease may be lost: the longer one runs on then.
+        let ended_by = known.map_or(end, |grant| grant.ended_by.max(end));
+        let (token, owner) = (record.token, report.node.clone());
+        let grant = LastGrant { token, owner, lease, ended_by, longer_ended_by };
         self.grants.insert(policy.name.clone(), grant);
-        LeaseVerdict::Granted(policy.lease)
+        LeaseVerdict::Granted(lease)
     }
 
     /// From when on no other lease on the address can run.
-    fn free_at(&self, policy: &VipPolicy, record: &VipRecord, report: &LeaseReport) -> Time {
+    fn free_at(&self, vip: &str, record: &VipRecord, report: &LeaseReport) -> Time {
         let is_released =
-            |token| self.released.contains(&(policy.name.clone(), token)) && token != record.token;
-        match self.grants.get(&policy.name) {
+            |token| self.released.contains(&(vip.to_owned(), token)) && token != record.token;
+        match self.grants.get(vip) {
             Some(grant) if grant.token == record.token => Time::ZERO,
             Some(grant) if is_released(grant.token) => Time::ZERO,
             Some(grant) => grant.ended_by,
             // It was granted this token before, when no other lease could run.
-            None if report.holds.contains(&(policy.name.clone(), record.token)) => Time::ZERO,
+            None if report.holds.contains(&(vip.to_owned(), record.token)) => Time::ZERO,
             // The holder of the token just before has let go; it held it, so nobody else did.
             None if is_released(record.previous) => Time::ZERO,
-            None => self.last_foreign_grant + self.rules.wait_after_grant(policy.lease),
+            None => self.foreign_end(record),
         }
+    }
+
+    /// No lease on the address that an earlier leader granted runs after this.
+    fn foreign_end(&self, record: &VipRecord) -> Time {
+        self.last_foreign_grant + self.rules.wait_after_grant(record.lease)
+    }
+
+    /// No lease on the address longer than `lease` runs after this; `None`: not known yet.
+    fn longer_end(&self, vip: &str, record: &VipRecord, lease: Duration) -> Option<Time> {
+        let own = self.grants.get(vip).map_or(Time::ZERO, |grant| {
+            if grant.lease > lease { grant.ended_by } else { grant.longer_ended_by }
+        });
+        self.is_state_complete.then(|| own.max(self.foreign_end(record)))
+    }
+
+    /// No lease on the address longer than `lease` runs.
+    fn has_no_longer(&self, now: Time, vip: &str, record: &VipRecord, lease: Duration) -> bool {
+        self.longer_end(vip, record, lease).is_some_and(|end| now >= end)
+    }
+
+    /// The bound of the address's leases that should go to the log. A longer one at once, and a
+    /// shorter one when no longer lease runs: so the log's is never too short.
+    fn next_lease(
+        &mut self,
+        now: Time,
+        policy: &VipPolicy,
+        record: &VipRecord,
+    ) -> Option<Duration> {
+        let vip = policy.name.as_str();
+        let lease = match self.lease_changes.get(vip) {
+            Some((lease, _)) if *lease == record.lease => {
+                self.lease_changes.remove(vip);
+                policy.lease
+            }
+            // The same again: whichever reaches the log, nothing longer was granted.
+            Some((lease, since)) if now >= *since + PROPOSAL_TIMEOUT => *lease,
+            Some(_) => return None,
+            None => policy.lease,
+        };
+        let is_due = lease > record.lease
+            || lease < record.lease && self.has_no_longer(now, vip, record, lease);
+        if is_due {
+            self.lease_changes.insert(vip.to_owned(), (lease, now));
+        }
+        is_due.then_some(lease)
     }
 
     /// Asks for a move; `None`: to any other node. Returns the new owner.
@@ -230,6 +296,11 @@ impl OwnershipLeader {
             state.records().map(|(vip, record)| (vip.to_owned(), record.owner.clone())).collect();
         let mut commands = Vec::new();
         for policy in policies {
+            if let Some(record) = state.record_of(&policy.name)
+                && let Some(lease) = self.next_lease(now, policy, record)
+            {
+                commands.push(OwnershipCommand::SetLease { vip: policy.name.clone(), lease });
+            }
             let record = state.record_of(&policy.name).cloned().unwrap_or_default();
             if self.proposed.contains_key(&policy.name) {
                 continue;
@@ -244,6 +315,7 @@ impl OwnershipLeader {
                     expected: record.token,
                     is_pinned,
                     reason: reason.to_owned(),
+                    lease: policy.lease,
                 });
             }
         }
@@ -309,6 +381,10 @@ impl OwnershipLeader {
             if is_known || self.proposed.contains_key(vip) {
                 continue;
             }
+            // Who gives the address anew would not know of a lease that runs.
+            if record.owner.is_none() && !self.has_no_longer(now, vip, record, Duration::ZERO) {
+                continue;
+            }
             self.proposed.insert(vip.to_owned(), (record.token, now));
             let (vip, expected) = (vip.to_owned(), record.token);
             commands.push(match record.owner {
@@ -319,6 +395,7 @@ impl OwnershipLeader {
                     expected,
                     is_pinned: false,
                     reason: "it was removed from the config".to_owned(),
+                    lease: record.lease,
                 },
             });
         }
@@ -330,7 +407,12 @@ impl OwnershipLeader {
     }
 
     /// When to poll again.
-    pub fn next_wake(&self, now: Time, policies: &[VipPolicy]) -> Option<Time> {
+    pub fn next_wake(
+        &self,
+        now: Time,
+        state: &OwnershipState,
+        policies: &[VipPolicy],
+    ) -> Option<Time> {
         let holds = self.returns.iter().filter_map(|(vip, (_, since))| {
             let policy = policies.iter().find(|policy| policy.name == *vip)?;
             match policy.failback {
@@ -338,7 +420,17 @@ impl OwnershipLeader {
                 Failback::Never => None,
             }
         });
-        let retries = self.proposed.values().map(|(_, since)| *since + PROPOSAL_TIMEOUT);
-        holds.chain(retries).chain(self.nodes.next_wake(now)).min()
+        let proposed = self.proposed.values().map(|(_, since)| *since);
+        let proposed = proposed.chain(self.lease_changes.values().map(|(_, since)| *since));
+        let retries = proposed.map(|since| since + PROPOSAL_TIMEOUT);
+        // Leases whose end lets the log have a shorter one, or forget the address.
+        let ends = state.records().filter_map(|(vip, record)| {
+            let policy = policies.iter().find(|policy| policy.name == vip);
+            let lease = policy.map_or(Duration::ZERO, |policy| policy.lease);
+            let is_shorter = lease < record.lease && !self.lease_changes.contains_key(vip);
+            let end = is_shorter.then(|| self.longer_end(vip, record, lease)).flatten();
+            end.filter(|end| *end > now)
+        });
+        holds.chain(retries).chain(ends).chain(self.nodes.next_wake(now)).min()
     }
 }

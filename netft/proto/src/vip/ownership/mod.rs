@@ -8,10 +8,12 @@
 //! | [`OwnershipLeader`] | at the leader: grants leases, decides what to write to the log |
 //! | [`LeaseHolder`] | at every node: asks for leases, and lets addresses go |
 //! | [`EtcdHolder`] | with etcd instead of a leader: holds leases, claims addresses, lets them go |
+//! | [`ElectionTurns`] | at a voter: when it begins an election because the leader is lost |
 //! | [`AckClock`], [`VoteAges`] | bound the leases that an earlier leader may have granted |
 
 mod able_nodes;
 mod ack_age;
+mod election_turns;
 mod etcd;
 mod holder;
 mod leader;
@@ -25,6 +27,7 @@ mod tests;
 
 pub use crate::vip::ownership::{
     ack_age::{AckClock, VoteAges},
+    election_turns::ElectionTurns,
     etcd::{EtcdEntry, EtcdHolder, EtcdServer, EtcdView, EtcdWrite, LeaseProof},
     holder::{HolderUpdate, LeaseHolder},
     leader::OwnershipLeader,

@@ -1,8 +1,14 @@
 //! Content of the log: the state that every node reaches from the same commands.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::vip::FencingToken;
+
+/// The lease of an entry that does not tell it.
+#[cfg(feature = "serde")]
+const fn longest_lease() -> Duration {
+    crate::config::MAX_LEASE
+}
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +26,19 @@ pub enum OwnershipCommand {
         is_pinned: bool,
         /// Why, for those who ask.
         reason: String,
+        /// The longest lease on an address that the log does not have yet.
+        #[cfg_attr(feature = "serde", serde(default = "longest_lease"))]
+        lease: Duration,
     },
-    /// Forgets an address that nobody owns.
+    /// Bounds the leases on an address. Longer before the first longer lease is granted; shorter
+    /// after the last longer one has ended.
+    SetLease {
+        /// The address.
+        vip: String,
+        /// The longest lease.
+        lease: Duration,
+    },
+    /// Forgets an address that nobody owns, and on which no lease runs.
     Forget {
         /// The address.
         vip: String,
@@ -46,6 +63,9 @@ pub struct VipRecord {
     pub is_pinned: bool,
     /// Why.
     pub reason: String,
+    /// No lease on it that runs, by whichever leader, is longer than this.
+    #[cfg_attr(feature = "serde", serde(default = "longest_lease"))]
+    pub lease: Duration,
 }
 
 /// All addresses.
@@ -59,8 +79,9 @@ impl OwnershipState {
     /// Applies the entry at `token` of the log; returns whether it had an effect.
     pub fn apply_command(&mut self, token: FencingToken, command: &OwnershipCommand) -> bool {
         match command {
-            OwnershipCommand::Assign { vip, owner, expected, is_pinned, reason } => {
-                let record = self.vips.get(vip).cloned().unwrap_or_default();
+            OwnershipCommand::Assign { vip, owner, expected, is_pinned, reason, lease } => {
+                let unknown = || VipRecord { lease: *lease, ..VipRecord::default() };
+                let record = self.vips.get(vip).cloned().unwrap_or_else(unknown);
                 if record.token != *expected {
                     return false;
                 }
@@ -71,8 +92,14 @@ impl OwnershipState {
                     former_owner: record.owner,
                     is_pinned: *is_pinned,
                     reason: reason.clone(),
+                    lease: record.lease,
                 };
                 self.vips.insert(vip.clone(), next);
+                true
+            }
+            OwnershipCommand::SetLease { vip, lease } => {
+                let Some(record) = self.vips.get_mut(vip) else { return false };
+                record.lease = *lease;
                 true
             }
             OwnershipCommand::Forget { vip, expected } => {

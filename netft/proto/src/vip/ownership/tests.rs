@@ -119,6 +119,64 @@ fn a_lease_that_a_reload_shortened_is_waited_for_as_it_was_granted() {
     assert_eq!(wait, whole - Duration::from_millis(100), "since the grant at 500");
 }
 
+/// The owner under a leader that is lost at 600; when the next leader, whose config has `lease`,
+/// grants the address to another node.
+fn granted_by_the_next_leader(cluster: &Cluster, lease: Duration) -> Time {
+    let rules = LeaseRules::DEFAULT;
+    let policies = vec![VipPolicy { lease, ..cluster.policies[0].clone() }];
+    let leader = OwnershipLeader::new(at(700), Some(at(600)), rules);
+    let (state, index) = (cluster.state.clone(), cluster.index);
+    let mut next = Cluster { leader, state, policies, index };
+    next.hear(at(700), &report("b", 1));
+    next.leader.set_reachable("a", false);
+    assert_eq!(next.decide(at(701)).as_deref(), Some("b"));
+    let LeaseVerdict::Wait(wait) = next.ask(at(701), &report("b", 2)) else { panic!() };
+    at(701) + wait
+}
+
+#[test]
+fn a_later_leader_waits_for_the_lease_that_was_granted() {
+    let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
+    cluster.hear(at(1), &report("a", 1));
+    cluster.decide(at(1));
+    assert_eq!(cluster.ask(at(500), &report("a", 2)), LeaseVerdict::Granted(LEASE_TIME));
+    let whole = |lease| at(600) + LeaseRules::DEFAULT.wait_after_grant(lease);
+    assert_eq!(granted_by_the_next_leader(&cluster, LEASE_TIME / 4), whole(LEASE_TIME));
+    // A longer one is granted once the log has it.
+    let long = LEASE_TIME * 2;
+    cluster.policies[0].lease = long;
+    assert_eq!(cluster.ask(at(510), &report("a", 3)), LeaseVerdict::Granted(LEASE_TIME));
+    assert_eq!(granted_by_the_next_leader(&cluster, LEASE_TIME), whole(LEASE_TIME));
+    cluster.decide(at(511));
+    assert_eq!(granted_by_the_next_leader(&cluster, LEASE_TIME), whole(long));
+    assert_eq!(cluster.ask(at(520), &report("a", 4)), LeaseVerdict::Granted(long));
+    // A shorter one is granted at once, and the log has it when no longer one runs.
+    let short = LEASE_TIME / 2;
+    cluster.policies[0].lease = short;
+    assert_eq!(cluster.ask(at(530), &report("a", 5)), LeaseVerdict::Granted(short));
+    cluster.decide(at(531));
+    assert_eq!(granted_by_the_next_leader(&cluster, short), whole(long));
+    let ended = at(520) + LeaseRules::DEFAULT.wait_after_grant(long);
+    let wake = cluster.leader.next_wake(at(531), &cluster.state, &cluster.policies);
+    assert!(wake.is_some_and(|wake| wake <= ended), "{wake:?}");
+    cluster.ask(at(1_000), &report("a", 6));
+    cluster.decide(ended);
+    assert_eq!(granted_by_the_next_leader(&cluster, short), whole(short));
+}
+
+#[test]
+fn a_leader_shortens_no_lease_before_it_knows_the_whole_log() {
+    let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
+    cluster.hear(at(1), &report("a", 1));
+    cluster.decide(at(1));
+    cluster.policies[0].lease = LEASE_TIME / 2;
+    cluster.decide(at(60_000));
+    assert_eq!(cluster.state.record_of("v").unwrap().lease, LEASE_TIME);
+    cluster.ask(at(60_001), &report("a", 2));
+    cluster.decide(at(61_000));
+    assert_eq!(cluster.state.record_of("v").unwrap().lease, LEASE_TIME / 2);
+}
+
 #[test]
 fn a_move_waits_for_the_release_only() {
     let mut cluster = Cluster::new(policy(&["a"], Failback::After(Duration::ZERO)));
@@ -199,8 +257,14 @@ fn an_address_that_the_config_lost_is_taken_away_and_forgotten() {
     let mut cluster = Cluster::new(policy(&[], Failback::Never));
     cluster.hear(at(800), &report("a", 1));
     cluster.decide(at(800));
+    cluster.ask(at(801), &report("a", 2));
     cluster.policies[0].name = "other".to_owned();
-    cluster.decide(at(801));
+    cluster.decide(at(802));
+    assert_eq!(cluster.state.record_of("v").unwrap().owner, None);
+    // Who gives it anew, with a shorter lease, must not do it while this one runs.
+    let ended = at(801) + LeaseRules::DEFAULT.wait_after_grant(LEASE_TIME);
+    assert_eq!(cluster.leader.next_wake(at(802), &cluster.state, &cluster.policies), Some(ended));
+    cluster.decide(ended);
     assert!(cluster.state.record_of("v").is_none());
 }
 
