@@ -87,6 +87,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
             mtu: adapter.mtu,
             queue_len: adapter.queue_len,
             backend: adapter.backend,
+            tunnel_offload: adapter.tunnel_offload,
         },
         peers: PeerCounts {
             configured: peers.len(),

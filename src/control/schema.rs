@@ -374,6 +374,9 @@ pub struct AdapterStatus {
     /// `offload` or `plain`.
     #[serde(with = "words")]
     pub backend: AdapterBackend,
+    /// Super-packets of UDP tunnels (VXLAN, Geneve) cross it whole (Linux 6.17).
+    #[serde(default)]
+    pub tunnel_offload: bool,
 }
 
 /// Number of peers.

@@ -50,13 +50,14 @@ pub fn status_text(status: &DaemonStatus, style: &OutputStyle) -> String {
         (
             "adapter",
             format!(
-                "{} (index {}) {up}, {}, mtu {}, queue {}, {}",
+                "{} (index {}) {up}, {}, mtu {}, queue {}, {}{}",
                 escape(&adapter.name),
                 adapter.ifindex,
                 adapter_addresses_text(adapter),
                 adapter.mtu,
                 adapter.queue_len.unwrap_or(0),
-                adapter.backend.word()
+                adapter.backend.word(),
+                if adapter.tunnel_offload { ", UDP tunnels too" } else { "" }
             ),
         ),
         (

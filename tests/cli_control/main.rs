@@ -191,6 +191,7 @@ fn snapshot() -> Snapshot {
             mtu: 1420,
             queue_len: Some(4000),
             backend: AdapterBackend::Offload,
+            tunnel_offload: true,
         },
         peers: vec![PeerInfo {
             overlay_problem: None,
@@ -237,6 +238,7 @@ fn a_snapshot_serialises_with_the_names_of_the_output() {
     assert_eq!(value["adapter"]["backend"], "offload");
     assert_eq!(value["adapter"]["addrs"], json!(["169.254.1.1/32", "10.0.0.9/24"]));
     assert_eq!(value["adapter"]["queue_len"], 4000);
+    assert_eq!(value["adapter"]["tunnel_offload"], true);
     assert_eq!(value["node"]["key"], NodeKey([7; 32]).to_string());
     assert_eq!(value["peers"][0]["policies"]["default"], "failover");
     assert_eq!(value["sent_by_route"]["1"]["frames"], 3);

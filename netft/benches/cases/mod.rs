@@ -207,6 +207,7 @@ fn super_packet(version: IpVersion) -> (VnetHdr, Vec<u8>) {
         gso_size: (PACKET - headers) as u16,
         csum_start: ip_len(version) as u16,
         csum_offset: 16,
+        ..VnetHdr::default()
     };
     (hdr, tcp(version, SEGMENTS * (PACKET - headers)))
 }

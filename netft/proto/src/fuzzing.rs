@@ -8,6 +8,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
     ids::{PeerId, virtual_addrs::VirtualAddrs},
+    packet::{
+        gro::{GroCoalescer, TunWrite},
+        gso::GsoPlan,
+        ip::InnerHeaders,
+        virtio_net::{GSO_NONE, VnetFormat},
+    },
     roster::{JoinReply, JoinRequest, JoinToken, Roster, RosterReply, RosterRequest},
     session::{
         Cipher, Session, SessionParams,
@@ -106,6 +112,47 @@ pub fn fragment(bytes: &[u8]) {
         Err(DropReason::Malformed),
         "twice"
     );
+}
+
+/// A packet of an adapter queue with tunnel offload: its `virtio_net_hdr`, then its bytes. The
+/// segments are of the right size, no more than the payload allows, and laid back together and
+/// segmented again they are as long.
+pub fn super_packet(bytes: &[u8]) {
+    const MAX_PACKET: usize = 1420;
+    let Some((hdr, packet)) = VnetFormat::Tunnel.split_header(bytes) else { return };
+    let Ok(inner) = InnerHeaders::parse(packet) else { return };
+    let Ok(plan) = GsoPlan::new(&hdr, packet, &inner, MAX_PACKET) else { return };
+    assert!(plan.packet_count() <= packet.len().div_ceil(8).max(128));
+    let mut segments = Vec::new();
+    for i in 0..plan.packet_count() {
+        let start = segments.len();
+        segments.resize(start + plan.packet_len(i), 0);
+        assert_eq!(plan.write_packet(i, &mut segments[start..]), plan.packet_len(i));
+        assert!(plan.packet_len(i) <= MAX_PACKET);
+    }
+    if hdr.gso_type == GSO_NONE && hdr.needs_csum() {
+        // The kernel says where a lone checksum is to be written, be it into the lengths.
+        return;
+    }
+    let (mut buf, mut start, mut again) = (segments.clone(), 0, Vec::new());
+    let mut sink = |write: &TunWrite<'_>| {
+        let merged: Vec<u8> = write.slices[1..].iter().flat_map(|slice| slice.to_vec()).collect();
+        let inner = InnerHeaders::parse(&merged).expect("merged of packets that were parsed");
+        let plan = GsoPlan::new(&write.hdr, &merged, &inner, MAX_PACKET).expect("as it was");
+        for i in 0..plan.packet_count() {
+            let start = again.len();
+            again.resize(start + plan.packet_len(i), 0);
+            plan.write_packet(i, &mut again[start..]);
+        }
+    };
+    let mut coalescer = GroCoalescer::new(true);
+    while start < buf.len() {
+        let Ok(inner) = InnerHeaders::parse(&buf[start..]) else { return };
+        coalescer.push_packet(&mut buf, start, &inner, plan.has_partial_checksum(), &mut sink);
+        start += inner.len;
+    }
+    coalescer.flush_all(&mut buf, &mut sink);
+    assert_eq!(again.len(), segments.len());
 }
 
 /// A hello.

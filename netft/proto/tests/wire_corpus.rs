@@ -16,6 +16,15 @@ use std::{
 use netft_proto::{
     fuzzing,
     ids::NodeKey,
+    packet::{
+        checksum,
+        gso::GsoPlan,
+        ip::InnerHeaders,
+        virtio_net::{
+            GSO_TCPV4, GSO_TUNNEL_V4, GSO_TUNNEL_V6, GSO_UDP_L4, NEEDS_CSUM, TUNNEL_CSUM,
+            VnetFormat, VnetHdr,
+        },
+    },
     roster::{
         ClusterId, InviteId, InviteSecret, JoinReply, JoinRequest, JoinToken, Roster, RosterReply,
         RosterRequest, RosterVersion,
@@ -39,7 +48,7 @@ use netft_proto::{
 /// A fuzz target: its name, and its body.
 type Target = (&'static str, fn(&[u8]));
 
-const FUZZ_TARGETS: [Target; 13] = [
+const FUZZ_TARGETS: [Target; 14] = [
     ("header", fuzzing::header),
     ("heartbeat", fuzzing::heartbeat),
     ("ack", fuzzing::ack),
@@ -53,6 +62,7 @@ const FUZZ_TARGETS: [Target; 13] = [
     ("join_message", fuzzing::join_message),
     ("roster", fuzzing::roster),
     ("roster_message", fuzzing::roster_message),
+    ("super_packet", fuzzing::super_packet),
 ];
 
 /// Files larger than this are replayed whole only, so that the test stays quick.
@@ -201,6 +211,11 @@ fn every_valid_seed_decodes_and_every_bad_one_is_refused() {
                     let (counter, payload) = bytes.split_first_chunk().unwrap();
                     Fragment::decode(u64::from_be_bytes(*counter), payload).is_ok()
                 }
+                "super_packet" => {
+                    let (hdr, packet) = VnetFormat::Tunnel.split_header(&bytes).unwrap();
+                    let inner = InnerHeaders::parse(packet).unwrap();
+                    GsoPlan::new(&hdr, packet, &inner, usize::MAX).is_ok()
+                }
                 other => panic!("no decoder for {other}"),
             };
             assert_eq!(valid, !name.starts_with("bad-"), "{target}/{name}");
@@ -238,6 +253,7 @@ fn seeds(target: &str) -> Seeds {
         "join_message" => join_message_seeds(),
         "roster" => roster_seeds(),
         "roster_message" => roster_message_seeds(),
+        "super_packet" => super_packet_seeds(),
         other => panic!("no seeds for {other}"),
     }
 }
@@ -267,6 +283,49 @@ fn header_seeds() -> Seeds {
         ("slice", frame(FrameKind::Data, FLAG_PARTIAL_CHECKSUM | FLAG_FRAGMENT, 5, 6)),
         ("heartbeat", frame(FrameKind::Heartbeat, 0, u32::MAX, u64::MAX)),
         ("ack", frame(FrameKind::Ack, 0, 0, 0)),
+    ]
+}
+
+/// Two segments of TCP over VXLAN over IPv4, as the kernel hands them over.
+fn super_packet_seeds() -> Seeds {
+    const PAYLOAD: usize = 16;
+    let ip = |len: usize, protocol: u8| {
+        let mut header = vec![0x45, 0, 0, len as u8, 0, 1, 0x40, 0, 64, protocol, 0, 0];
+        header.extend_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        checksum::set_ipv4_checksum(&mut header);
+        header
+    };
+    let inside = 40 + PAYLOAD;
+    let mut packet = ip(50 + inside, 17);
+    packet.extend_from_slice(&[0xc3, 0x50, 0x12, 0xb5, 0, 30 + inside as u8, 0, 0]);
+    packet.extend_from_slice(&[8, 0, 0, 0, 0, 0, 42, 0]);
+    packet.extend_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+    packet.extend_from_slice(&ip(inside, 6));
+    packet.extend_from_slice(&[0, 7, 0, 9, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
+    packet.extend_from_slice(&[7; PAYLOAD]);
+    let hdr = VnetHdr {
+        flags: NEEDS_CSUM | TUNNEL_CSUM,
+        gso_type: GSO_TCPV4 | GSO_TUNNEL_V4,
+        hdr_len: 90,
+        gso_size: 8,
+        csum_start: 70,
+        csum_offset: 16,
+        outer_l4: 20,
+        inner_l3: 50,
+    };
+    let seed = |hdr: VnetHdr| [&hdr.encode()[..], &packet].concat();
+    let mut datagrams = packet.clone();
+    datagrams[50 + 9] = 17;
+    datagrams[74..76].copy_from_slice(&(20 + PAYLOAD as u16).to_be_bytes());
+    let udp = VnetHdr { gso_type: GSO_UDP_L4 | GSO_TUNNEL_V4, gso_size: 14, csum_offset: 6, ..hdr };
+    vec![
+        ("bad-both-versions", seed(VnetHdr { gso_type: hdr.gso_type | GSO_TUNNEL_V6, ..hdr })),
+        ("bad-inner-offset", seed(VnetHdr { inner_l3: 51, ..hdr })),
+        ("bad-outer-offset", seed(VnetHdr { outer_l4: 24, ..hdr })),
+        ("bad-size", seed(VnetHdr { gso_size: 1, ..hdr })),
+        ("plain", seed(VnetHdr::default())),
+        ("tunnel", seed(hdr)),
+        ("datagrams", [&udp.encode()[..], &datagrams].concat()),
     ]
 }
 

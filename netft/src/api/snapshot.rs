@@ -95,6 +95,8 @@ pub struct AdapterInfo {
     pub queue_len: Option<u32>,
     /// Its backend: with segmentation offload, or plain.
     pub backend: AdapterBackend,
+    /// Super-packets of UDP tunnels (VXLAN, Geneve) cross it whole (Linux 6.17).
+    pub tunnel_offload: bool,
 }
 
 /// One peer.

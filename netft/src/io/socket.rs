@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, os::fd::OwnedFd};
 
+use netft_proto::packet::virtio_net::VnetFormat;
+
 /// The number of a socket, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u32);
@@ -24,6 +26,6 @@ pub struct UdpSocket {
 pub struct TunQueue {
     /// The descriptor, non-blocking.
     pub fd: OwnedFd,
-    /// Reads and writes begin with a 10-byte `virtio_net_hdr`.
-    pub vnet_hdr: bool,
+    /// The `virtio_net_hdr` that reads and writes begin with.
+    pub format: VnetFormat,
 }

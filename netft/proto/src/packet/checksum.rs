@@ -105,6 +105,21 @@ pub fn complete_checksum(packet: &mut [u8], inner: &InnerHeaders) {
     }
 }
 
+/// Returns whether the complete TCP or UDP checksum of the packet at the start of `packet`, parsed
+/// as `inner`, is right. A UDP datagram without a checksum has none that is right.
+pub fn is_complete_checksum_right(packet: &[u8], inner: &InnerHeaders) -> bool {
+    let Some((protocol, offset)) = checksum_field(inner) else { return false };
+    let Some(covered) = packet.get(inner.l4_offset..inner.len) else { return false };
+    if inner.l4 == L4Header::Udp && covered.get(offset..offset + 2) == Some(&[0, 0]) {
+        return false;
+    }
+    pseudo_header_sum(packet, inner.version, protocol)
+        .add_u16(inner.l4_len() as u16)
+        .add_bytes(covered)
+        .to_checksum()
+        == [0, 0]
+}
+
 /// Completes a partial checksum as `virtio_net_hdr` describes it: the sum over `packet[start..]`,
 /// which includes the partial field, goes into `start + offset`. No change when the field lies
 /// outside.

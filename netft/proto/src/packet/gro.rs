@@ -2,8 +2,9 @@
 //! write to the adapter.
 //!
 //! The rules are those of the kernel's GRO: packets are merged only if segmentation restores them
-//! exactly, and the order within a flow never changes. Only packets with a partial checksum are
-//! merged (the AEAD tag protects them); a complete checksum stays untouched, verifiable end to end.
+//! exactly, and the order within a flow never changes. A partial checksum is protected by the AEAD
+//! tag; a complete one is verified before its packet is merged, and a wrong one stays for the
+//! receiver to see.
 //! The `virtio_net_hdr` is derived from the headers found here, never from a hint of the sender.
 //! Bounds: [`MAX_FLOWS`] flows at a time, [`MAX_SEGMENTS`] packets and 65,535 bytes per write;
 //! packets stay in the caller's buffer.
@@ -12,8 +13,9 @@ use std::io::IoSlice;
 
 use crate::packet::{
     checksum,
+    checksum::UDP_CHECKSUM_OFFSET,
     ip::{InnerHeaders, IpVersion, L4Header, UDP_HEADER_LEN, read_be16, read_be32},
-    virtio_net::{GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetHdr},
+    virtio_net::{GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetFormat, VnetHdr},
 };
 
 /// Maximum number of flows merged side by side; a further one flushes the oldest.
@@ -58,6 +60,7 @@ pub struct GroCoalescer {
     order: [u8; MAX_FLOWS],
     open_count: usize,
     merge_udp: bool,
+    format: VnetFormat,
 }
 
 /// A flow's packets so far.
@@ -73,6 +76,8 @@ struct GroFlow {
     total_len: usize,
     /// FIN and PSH of the last packet.
     flags: u8,
+    /// The L4 checksums are partial; otherwise all but that of a lone packet are verified.
+    partial: bool,
     packets: usize,
     /// Payloads after the first packet: offset and length.
     parts: [(u32, u32); MAX_SEGMENTS - 1],
@@ -89,7 +94,8 @@ enum MergeDecision {
 }
 
 impl GroCoalescer {
-    /// An empty coalescer. `merge_udp`: whether the adapter takes merged UDP datagrams (Linux 6.2).
+    /// An empty coalescer for queues of [`VnetFormat::Basic`]. `merge_udp`: whether the adapter
+    /// takes merged UDP datagrams (Linux 6.2).
     pub fn new(merge_udp: bool) -> Self {
         let empty = InnerHeaders {
             version: IpVersion::V4,
@@ -106,11 +112,19 @@ impl GroCoalescer {
             segment_len: 0,
             total_len: 0,
             flags: 0,
+            partial: true,
             packets: 0,
             parts: [(0, 0); MAX_SEGMENTS - 1],
         };
         let order = [0, 1, 2, 3, 4, 5, 6, 7];
-        Self { flows: [flow; MAX_FLOWS], order, open_count: 0, merge_udp }
+        let format = VnetFormat::Basic;
+        Self { flows: [flow; MAX_FLOWS], order, open_count: 0, merge_udp, format }
+    }
+
+    /// Sets the header of the writes.
+    #[inline]
+    pub fn set_format(&mut self, format: VnetFormat) {
+        self.format = format;
     }
 
     /// Sets whether UDP datagrams are merged.
@@ -132,7 +146,7 @@ impl GroCoalescer {
         if inner.l4 == L4Header::Opaque {
             // Its flow is unknown, so it must not overtake any.
             self.flush_all(buf, sink);
-            return emit_single(buf, start, inner, partial, sink);
+            return emit_single(buf, start, inner, partial, self.format, sink);
         }
         // The newest flow first: the next packet of a bulk flow most likely belongs to it.
         for place in (0..self.open_count).rev() {
@@ -151,14 +165,14 @@ impl GroCoalescer {
                 }
             }
         }
-        if !partial || !self.can_start_flow(buf, start, inner) {
-            return emit_single(buf, start, inner, partial, sink);
+        if !self.can_start_flow(buf, start, inner, partial) {
+            return emit_single(buf, start, inner, partial, self.format, sink);
         }
         if self.open_count == MAX_FLOWS {
             self.close_flow(0, buf, sink);
         }
         let slot = usize::from(self.order[self.open_count]);
-        self.flows[slot].start_flow(start, inner);
+        self.flows[slot].start_flow(start, inner, partial);
         self.open_count += 1;
     }
 
@@ -166,20 +180,26 @@ impl GroCoalescer {
     #[inline]
     pub fn flush_all(&mut self, buf: &mut [u8], sink: &mut impl FnMut(&TunWrite<'_>)) {
         for place in 0..self.open_count {
-            self.flows[usize::from(self.order[place])].emit_merged(buf, sink);
+            self.flows[usize::from(self.order[place])].emit_merged(buf, self.format, sink);
         }
         self.open_count = 0;
     }
 
     fn close_flow(&mut self, place: usize, buf: &mut [u8], sink: &mut impl FnMut(&TunWrite<'_>)) {
-        self.flows[usize::from(self.order[place])].emit_merged(buf, sink);
+        self.flows[usize::from(self.order[place])].emit_merged(buf, self.format, sink);
         self.order[place..self.open_count].rotate_left(1);
         self.open_count -= 1;
     }
 
     /// Returns whether others may be appended to this packet.
     #[inline]
-    fn can_start_flow(&self, buf: &[u8], start: usize, inner: &InnerHeaders) -> bool {
+    fn can_start_flow(
+        &self,
+        buf: &[u8],
+        start: usize,
+        inner: &InnerHeaders,
+        partial: bool,
+    ) -> bool {
         let payload = inner.len - inner.header_len();
         if payload == 0 || !inner.is_bare() {
             return false;
@@ -192,7 +212,10 @@ impl GroCoalescer {
                 buf[l4 + TCP_FLAGS_OFFSET] & (others | TCP_ACK) == TCP_ACK
             }
             L4Header::Udp => {
-                self.merge_udp && read_be16(buf, l4 + 4) == Some((UDP_HEADER_LEN + payload) as u16)
+                // A datagram without a checksum would be restored with one.
+                self.merge_udp
+                    && read_be16(buf, l4 + 4) == Some((UDP_HEADER_LEN + payload) as u16)
+                    && (partial || read_be16(buf, l4 + UDP_CHECKSUM_OFFSET) != Some(0))
             }
             L4Header::Opaque => false,
         }
@@ -200,13 +223,14 @@ impl GroCoalescer {
 }
 
 impl GroFlow {
-    fn start_flow(&mut self, start: usize, inner: &InnerHeaders) {
+    fn start_flow(&mut self, start: usize, inner: &InnerHeaders, partial: bool) {
         self.start = start;
         self.inner = *inner;
         self.header_len = inner.header_len();
         self.segment_len = inner.len - self.header_len;
         self.total_len = inner.len;
         self.flags = 0;
+        self.partial = partial;
         self.packets = 1;
     }
 
@@ -232,7 +256,7 @@ impl GroFlow {
             return MergeDecision::OtherFlow;
         }
         let payload = inner.len - inner.header_len();
-        let same = partial
+        let same = partial == self.partial
             && inner.l4 == self.inner.l4
             && inner.l4_offset == l4
             && (1..=self.segment_len).contains(&payload)
@@ -244,8 +268,16 @@ impl GroFlow {
                 }
                 L4Header::Udp => read_be16(new, l4 + 4) == Some((UDP_HEADER_LEN + payload) as u16),
                 L4Header::Opaque => false,
-            };
+            }
+            && (partial || self.has_right_checksums(head, new, inner));
         if same { MergeDecision::Append } else { MergeDecision::NotMergeable }
+    }
+
+    /// Verifies the complete checksum of the packet `new`, and of the flow's first one before the
+    /// second is merged with it.
+    fn has_right_checksums(&self, head: &[u8], new: &[u8], inner: &InnerHeaders) -> bool {
+        (self.packets > 1 || checksum::is_complete_checksum_right(head, &self.inner))
+            && checksum::is_complete_checksum_right(new, inner)
     }
 
     /// TOS, TTL, DF; or traffic class, flow label, hop limit.
@@ -289,9 +321,14 @@ impl GroFlow {
         payload < self.segment_len || self.flags != 0 || self.packets == MAX_SEGMENTS
     }
 
-    fn emit_merged(&self, buf: &mut [u8], sink: &mut impl FnMut(&TunWrite<'_>)) {
+    fn emit_merged(
+        &self,
+        buf: &mut [u8],
+        format: VnetFormat,
+        sink: &mut impl FnMut(&TunWrite<'_>),
+    ) {
         if self.packets == 1 {
-            return emit_single(buf, self.start, &self.inner, true, sink);
+            return emit_single(buf, self.start, &self.inner, self.partial, format, sink);
         }
         let inner = InnerHeaders { len: self.total_len, ..self.inner };
         let head = &mut buf[self.start..self.start + self.inner.len];
@@ -308,10 +345,11 @@ impl GroFlow {
             gso_size: self.segment_len as u16,
             csum_start: inner.l4_offset as u16,
             csum_offset: csum_offset as u16,
+            ..VnetHdr::default()
         };
         let encoded = hdr.encode();
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
-        slices[0] = IoSlice::new(&encoded);
+        slices[0] = IoSlice::new(&encoded[..format.header_len()]);
         slices[1] = IoSlice::new(&buf[self.start..self.start + self.inner.len]);
         for (slice, (at, len)) in slices[2..=self.packets].iter_mut().zip(self.parts) {
             *slice = IoSlice::new(&buf[at as usize..(at + len) as usize]);
@@ -361,11 +399,12 @@ fn emit_single(
     start: usize,
     inner: &InnerHeaders,
     partial: bool,
+    format: VnetFormat,
     sink: &mut impl FnMut(&TunWrite<'_>),
 ) {
     let packet = &mut buf[start..start + inner.len];
     let hdr = passthrough_header(packet, inner, partial);
     let encoded = hdr.encode();
-    let slices = &[IoSlice::new(&encoded), IoSlice::new(packet)];
+    let slices = &[IoSlice::new(&encoded[..format.header_len()]), IoSlice::new(packet)];
     sink(&TunWrite { hdr, packets: 1, bytes: inner.len, slices });
 }

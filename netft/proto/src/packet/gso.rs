@@ -2,26 +2,31 @@
 //! packets that fit a route.
 //!
 //! Every segment has its own IP and L4 header, so the loss of one datagram costs one segment. The
-//! L4 checksums stay partial; a flag of the frame says so.
+//! L4 checksums stay partial; a flag of the frame says so. In a UDP tunnel the checksum of the
+//! packet inside is completed here, and the tunnel's own stays partial.
 
 use crate::{
     packet::{
         checksum,
-        checksum::{OnesComplementSum, TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET},
-        ip::{IPPROTO_TCP, IPPROTO_UDP, InnerHeaders, IpVersion, L4Header, read_be16, read_be32},
-        virtio_net::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHdr},
+        checksum::{TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET},
+        ip::{InnerHeaders, IpVersion, L4Header},
+        repeated_headers::RepeatedHeaders,
+        tunnel::TunnelPacket,
+        virtio_net::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, TUNNEL_CSUM, VnetHdr},
     },
     wire::DropReason,
 };
 
-const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
-const TCP_PSH: u8 = 0x08;
 const TCP_URG: u8 = 0x20;
-const TCP_CWR: u8 = 0x80;
 /// Offset of the flags in a TCP header.
 const TCP_FLAGS_OFFSET: usize = 13;
+/// Fewest payload bytes of a TCP segment (`TCP_MIN_GSO_SIZE` of the kernel). This and
+/// [`MAX_DATAGRAMS`] bound the work that one packet can ask for.
+const MIN_SEGMENT_LEN: usize = 8;
+/// Most datagrams of a super-packet (`UDP_MAX_SEGMENTS` of the kernel).
+const MAX_DATAGRAMS: usize = 128;
 
 /// Segmentation of one super-packet.
 #[derive(Clone, Copy, Debug)]
@@ -31,29 +36,38 @@ enum SegmentationMode {
     /// One packet whose checksum is completed here: the receiver could not locate it.
     CompleteChecksum { start: usize, offset: usize },
     /// TCP segments.
-    Tcp { sequence: u32 },
+    Tcp(RepeatedHeaders),
     /// UDP datagrams.
-    Udp,
+    Udp(RepeatedHeaders),
+    /// Segments or datagrams in a UDP tunnel.
+    Tunnel(TunnelSegmentation),
+}
+
+/// Segmentation of the packet in a UDP tunnel.
+#[derive(Clone, Copy, Debug)]
+struct TunnelSegmentation {
+    outer: RepeatedHeaders,
+    /// The segments have an outer UDP checksum.
+    has_outer_checksum: bool,
+    /// Offset of the inner IP header.
+    offset: usize,
+    inner: RepeatedHeaders,
+    is_tcp: bool,
+    /// Offset of the inner L4 header from there.
+    l4_offset: usize,
 }
 
 /// Segmentation plan of a super-packet.
 #[derive(Clone, Copy, Debug)]
 pub struct GsoPlan<'a> {
     packet: &'a [u8],
-    version: IpVersion,
-    l4_offset: usize,
-    /// Bytes of IP and L4 header, repeated in every segment.
+    /// Bytes of all headers, repeated in every segment.
     header_len: usize,
     /// Payload bytes of every segment but the last.
     segment_len: usize,
     packet_count: usize,
     has_partial_checksum: bool,
     mode: SegmentationMode,
-    /// Checksum of the IPv4 header fields that are equal in all segments.
-    ip_sum: OnesComplementSum,
-    ip_id: u16,
-    /// The pseudo-header sum without the length.
-    pseudo_header_sum: OnesComplementSum,
 }
 
 impl<'a> GsoPlan<'a> {
@@ -74,19 +88,16 @@ impl<'a> GsoPlan<'a> {
         let packet = packet.get(..inner.len).ok_or(DropReason::InnerMalformed)?;
         let mut split = Self {
             packet,
-            version: inner.version,
-            l4_offset: inner.l4_offset,
             header_len: 0,
             segment_len: packet.len(),
             packet_count: 1,
             has_partial_checksum: false,
             mode: SegmentationMode::Copy,
-            ip_sum: OnesComplementSum::default(),
-            ip_id: 0,
-            pseudo_header_sum: OnesComplementSum::default(),
         };
         if hdr.gso_type == GSO_NONE {
             split.plan_single(hdr, inner, max_packet)?;
+        } else if hdr.is_tunnel() {
+            split.plan_tunnel(hdr, inner, max_packet)?;
         } else {
             split.plan_super(hdr, inner, max_packet)?;
         }
@@ -117,10 +128,14 @@ impl<'a> GsoPlan<'a> {
         self.has_partial_checksum
     }
 
-    /// Returns whether the packets are segments of one TCP stream.
+    /// Returns whether the packets are segments of one TCP stream, in a tunnel or not.
     #[inline]
     pub const fn is_tcp(&self) -> bool {
-        matches!(self.mode, SegmentationMode::Tcp { .. })
+        match &self.mode {
+            SegmentationMode::Tcp(_) => true,
+            SegmentationMode::Tunnel(tunnel) => tunnel.is_tcp,
+            _ => false,
+        }
     }
 
     /// The packet itself, if it is not changed and not segmented.
@@ -153,18 +168,22 @@ impl<'a> GsoPlan<'a> {
         let (header, payload) = out.split_at_mut(self.header_len);
         header.copy_from_slice(&self.packet[..self.header_len]);
         payload.copy_from_slice(&self.packet[start..end]);
-        match self.mode {
+        let place = (i, self.packet_count);
+        match &self.mode {
             SegmentationMode::Copy => {}
             SegmentationMode::CompleteChecksum { start, offset } => {
-                checksum::complete_checksum_at(out, start, offset)
+                checksum::complete_checksum_at(out, *start, *offset)
             }
-            SegmentationMode::Tcp { sequence } => {
-                self.patch_ip(header, len, i);
-                self.patch_tcp(header, len, i, sequence);
+            SegmentationMode::Tcp(headers) => {
+                headers.patch_ip(header, len, i);
+                headers.patch_tcp(header, len, place, self.segment_len);
             }
-            SegmentationMode::Udp => {
-                self.patch_ip(header, len, i);
-                self.patch_udp(header, len);
+            SegmentationMode::Udp(headers) => {
+                headers.patch_ip(header, len, i);
+                headers.patch_udp(header, len);
+            }
+            SegmentationMode::Tunnel(tunnel) => {
+                tunnel.patch_segment(out, place, self.segment_len);
             }
         }
         len
@@ -216,15 +235,11 @@ impl<'a> GsoPlan<'a> {
                 | (GSO_TCPV6, IpVersion::V6, L4Header::Tcp { .. })
                 | (GSO_UDP_L4, _, L4Header::Udp)
         );
-        if !fits_type
-            || hdr.gso_size == 0
-            || !hdr.needs_csum()
-            || !describes_l4_checksum(hdr, inner)
-        {
+        if !fits_type || !hdr.needs_csum() || !describes_l4_checksum(hdr, inner) {
             return Err(DropReason::InnerMalformed);
         }
         self.has_partial_checksum = true;
-        self.plan_segments(inner, usize::from(hdr.gso_size), max_packet)
+        self.plan_segments(inner, requested_size(hdr, inner)?, max_packet)
     }
 
     /// Segments of at most `gso_size` payload bytes; `max_packet` narrows TCP further.
@@ -234,79 +249,104 @@ impl<'a> GsoPlan<'a> {
         gso_size: usize,
         max_packet: usize,
     ) -> Result<(), DropReason> {
-        self.header_len = inner.header_len();
-        let payload = self.packet.len() - self.header_len;
-        let room = max_packet.saturating_sub(self.header_len);
-        let protocol = if matches!(inner.l4, L4Header::Udp) {
-            if gso_size.min(payload) > room {
-                return Err(DropReason::TooBig);
-            }
-            self.mode = SegmentationMode::Udp;
-            self.segment_len = gso_size;
-            IPPROTO_UDP
-        } else {
-            if room == 0 {
-                return Err(DropReason::TooBig);
-            }
-            let sequence = read_be32(self.packet, inner.l4_offset + 4).unwrap_or_default();
-            self.mode = SegmentationMode::Tcp { sequence };
-            self.segment_len = gso_size.min(room);
-            IPPROTO_TCP
-        };
-        self.packet_count = payload.div_ceil(self.segment_len).max(1);
-        self.pseudo_header_sum = checksum::pseudo_header_sum(self.packet, self.version, protocol);
-        if self.version == IpVersion::V4 {
-            // All but total length, identification and the checksum itself.
-            self.ip_id = read_be16(self.packet, 4).unwrap_or_default();
-            self.ip_sum = OnesComplementSum::default()
-                .add_bytes(&self.packet[..2])
-                .add_bytes(&self.packet[6..10])
-                .add_bytes(&self.packet[12..self.l4_offset]);
-        }
+        let is_tcp = matches!(inner.l4, L4Header::Tcp { .. });
+        self.divide_payload(inner.header_len(), is_tcp, gso_size, max_packet)?;
+        let headers = RepeatedHeaders::new(self.packet, inner);
+        self.mode =
+            if is_tcp { SegmentationMode::Tcp(headers) } else { SegmentationMode::Udp(headers) };
         Ok(())
     }
 
-    #[inline]
-    fn patch_ip(&self, header: &mut [u8], len: usize, i: usize) {
-        match self.version {
-            IpVersion::V4 => {
-                let (len, id) = (len as u16, self.ip_id.wrapping_add(i as u16));
-                header[2..4].copy_from_slice(&len.to_be_bytes());
-                header[4..6].copy_from_slice(&id.to_be_bytes());
-                header[10..12].copy_from_slice(&self.ip_sum.add_u16(len).add_u16(id).to_checksum());
-            }
-            IpVersion::V6 => {
-                let behind = (len - crate::packet::ip::IPV6_HEADER_LEN) as u16;
-                header[4..6].copy_from_slice(&behind.to_be_bytes());
-            }
+    fn plan_tunnel(
+        &mut self,
+        hdr: &VnetHdr,
+        outer: &InnerHeaders,
+        max_packet: usize,
+    ) -> Result<(), DropReason> {
+        let TunnelPacket { offset, inner } = TunnelPacket::parse(hdr, self.packet, outer)?;
+        let is_tcp = matches!(inner.l4, L4Header::Tcp { .. });
+        let checksum_offset = if is_tcp { TCP_CHECKSUM_OFFSET } else { UDP_CHECKSUM_OFFSET };
+        if !hdr.needs_csum() || usize::from(hdr.csum_offset) != checksum_offset {
+            return Err(DropReason::InnerMalformed);
         }
+        let header_len = offset + inner.header_len();
+        self.divide_payload(header_len, is_tcp, requested_size(hdr, &inner)?, max_packet)?;
+        let has_outer_checksum = hdr.flags & TUNNEL_CSUM != 0;
+        self.has_partial_checksum = has_outer_checksum;
+        self.mode = SegmentationMode::Tunnel(TunnelSegmentation {
+            outer: RepeatedHeaders::new(self.packet, outer),
+            has_outer_checksum,
+            offset,
+            inner: RepeatedHeaders::new(&self.packet[offset..], &inner),
+            is_tcp,
+            l4_offset: inner.l4_offset,
+        });
+        Ok(())
     }
 
+    /// Sets how the payload behind `header_len` bytes of headers is divided.
     #[inline]
-    fn patch_tcp(&self, header: &mut [u8], len: usize, i: usize, sequence: u32) {
-        let tcp = &mut header[self.l4_offset..];
-        let sequence = sequence.wrapping_add((i * self.segment_len) as u32);
-        tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
-        // As the kernel's segmentation: FIN and PSH end the last one, CWR starts the first one.
-        if i + 1 < self.packet_count {
-            tcp[TCP_FLAGS_OFFSET] &= !(TCP_FIN | TCP_PSH);
+    fn divide_payload(
+        &mut self,
+        header_len: usize,
+        is_tcp: bool,
+        gso_size: usize,
+        max_packet: usize,
+    ) -> Result<(), DropReason> {
+        self.header_len = header_len;
+        let payload = self.packet.len() - header_len;
+        let room = max_packet.saturating_sub(header_len);
+        if is_tcp {
+            if room == 0 {
+                return Err(DropReason::TooBig);
+            }
+            self.segment_len = gso_size.min(room);
+        } else {
+            if gso_size.min(payload) > room {
+                return Err(DropReason::TooBig);
+            }
+            self.segment_len = gso_size;
         }
-        if i > 0 {
-            tcp[TCP_FLAGS_OFFSET] &= !TCP_CWR;
-        }
-        let sum =
-            self.pseudo_header_sum.add_u16((len - self.l4_offset) as u16).to_partial_checksum();
-        tcp[TCP_CHECKSUM_OFFSET..TCP_CHECKSUM_OFFSET + 2].copy_from_slice(&sum);
+        self.packet_count = payload.div_ceil(self.segment_len).max(1);
+        Ok(())
     }
+}
 
+impl TunnelSegmentation {
+    /// Makes the headers at the start of `packet` those of segment `i` of `count`. `segment_len`:
+    /// payload bytes of the segments before it.
     #[inline]
-    fn patch_udp(&self, header: &mut [u8], len: usize) {
-        let udp = &mut header[self.l4_offset..];
-        let len = (len - self.l4_offset) as u16;
-        udp[4..6].copy_from_slice(&len.to_be_bytes());
-        let sum = self.pseudo_header_sum.add_u16(len).to_partial_checksum();
-        udp[UDP_CHECKSUM_OFFSET..UDP_CHECKSUM_OFFSET + 2].copy_from_slice(&sum);
+    fn patch_segment(&self, packet: &mut [u8], (i, count): (usize, usize), segment_len: usize) {
+        let len = packet.len();
+        self.outer.patch_ip(packet, len, i);
+        if self.has_outer_checksum {
+            self.outer.patch_udp(packet, len);
+        } else {
+            self.outer.patch_udp_length(packet, len);
+        }
+        let inner = &mut packet[self.offset..];
+        let len = inner.len();
+        self.inner.patch_ip(inner, len, i);
+        let checksum_offset = if self.is_tcp {
+            self.inner.patch_tcp(inner, len, (i, count), segment_len);
+            TCP_CHECKSUM_OFFSET
+        } else {
+            self.inner.patch_udp(inner, len);
+            UDP_CHECKSUM_OFFSET
+        };
+        checksum::complete_checksum_at(inner, self.l4_offset, checksum_offset);
     }
+}
+
+/// The payload bytes of a segment that `hdr` asks for, of a packet with the headers `inner`.
+#[inline]
+fn requested_size(hdr: &VnetHdr, inner: &InnerHeaders) -> Result<usize, DropReason> {
+    let size = usize::from(hdr.gso_size);
+    let fits = match inner.l4 {
+        L4Header::Tcp { .. } => size >= MIN_SEGMENT_LEN,
+        _ => size > 0 && inner.len - inner.header_len() <= size * MAX_DATAGRAMS,
+    };
+    if fits { Ok(size) } else { Err(DropReason::InnerMalformed) }
 }
 
 /// Returns whether the partial checksum `hdr` describes is the L4 checksum found in the packet.

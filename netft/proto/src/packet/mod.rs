@@ -13,8 +13,10 @@ pub mod handshake_limit;
 pub mod icmp_error;
 pub mod ip;
 pub mod multicast;
+mod repeated_headers;
 pub mod token_bucket;
 pub mod traffic;
+mod tunnel;
 pub mod virtio_net;
 
 #[cfg(test)]

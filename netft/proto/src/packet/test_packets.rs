@@ -13,7 +13,10 @@ use crate::{
         checksum,
         gso::GsoPlan,
         ip::InnerHeaders,
-        virtio_net::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetHdr},
+        virtio_net::{
+            GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_TUNNEL_V4, GSO_TUNNEL_V6, GSO_UDP_L4,
+            NEEDS_CSUM, TUNNEL_CSUM, VnetHdr,
+        },
     },
     wire::DropReason,
 };
@@ -65,7 +68,7 @@ pub(crate) fn build(shape: &Shape) -> (VnetHdr, Vec<u8>) {
         (IpNumber::TCP, 16, l4.len())
     };
     l4.extend_from_slice(&payload);
-    let mut packet = ip_header(shape, number, l4.len());
+    let mut packet = ip_header((shape.v6, shape.dont_fragment), number, l4.len());
     let csum_start = packet.len();
     packet.extend_from_slice(&l4);
     let inner = InnerHeaders::parse(&packet).unwrap();
@@ -83,13 +86,61 @@ pub(crate) fn build(shape: &Shape) -> (VnetHdr, Vec<u8>) {
         gso_size: if gso_type == GSO_NONE { 0 } else { shape.gso_size },
         csum_start: csum_start as u16,
         csum_offset,
+        ..VnetHdr::default()
     };
     (hdr, packet)
 }
 
-fn ip_header(shape: &Shape, number: IpNumber, l4_len: usize) -> Vec<u8> {
+/// Parameters of a UDP tunnel around a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TunnelShape {
+    pub(crate) v6: bool,
+    pub(crate) checksum: bool,
+    /// Bytes of the tunnel's own header and of what follows it up to the inner IP header.
+    pub(crate) between: usize,
+}
+
+/// VXLAN: its header and an Ethernet header.
+pub(crate) const VXLAN: TunnelShape = TunnelShape { v6: false, checksum: true, between: 8 + 14 };
+
+/// A super-packet in a tunnel as the kernel hands it over: both headers once, the inner checksum
+/// partial, the outer one too or none. `shape` must need segmentation.
+pub(crate) fn build_tunnel(tunnel: &TunnelShape, shape: &Shape) -> (VnetHdr, Vec<u8>) {
+    let (hdr, inner) = build(shape);
+    assert_ne!(hdr.gso_type, GSO_NONE);
+    let udp_len = 8 + tunnel.between + inner.len();
+    let mut packet = ip_header((tunnel.v6, false), IpNumber::UDP, udp_len);
+    let outer_l4 = packet.len();
+    UdpHeader {
+        source_port: 50_000 + u16::from(shape.flow),
+        destination_port: 4789,
+        length: udp_len as u16,
+        checksum: 0,
+    }
+    .write(&mut packet)
+    .unwrap();
+    packet.extend((0..tunnel.between).map(|at| at as u8 ^ 0x5a));
+    let offset = packet.len();
+    packet.extend_from_slice(&inner);
+    let outer = InnerHeaders::parse(&packet).unwrap();
+    if tunnel.checksum {
+        checksum::set_partial_checksum(&mut packet, &outer).unwrap();
+    }
+    let hdr = VnetHdr {
+        flags: NEEDS_CSUM | if tunnel.checksum { TUNNEL_CSUM } else { 0 },
+        gso_type: hdr.gso_type | if tunnel.v6 { GSO_TUNNEL_V6 } else { GSO_TUNNEL_V4 },
+        hdr_len: offset as u16 + hdr.hdr_len,
+        csum_start: offset as u16 + hdr.csum_start,
+        outer_l4: outer_l4 as u16,
+        inner_l3: offset as u16,
+        ..hdr
+    };
+    (hdr, packet)
+}
+
+fn ip_header((v6, dont_fragment): (bool, bool), number: IpNumber, l4_len: usize) -> Vec<u8> {
     let mut packet = Vec::new();
-    if shape.v6 {
+    if v6 {
         let mut header = Ipv6Header {
             hop_limit: 64,
             next_header: number,
@@ -102,7 +153,7 @@ fn ip_header(shape: &Shape, number: IpNumber, l4_len: usize) -> Vec<u8> {
         let (from, to) = ([169, 254, 1, 1], [169, 254, 2, 2]);
         let mut header = etherparse::Ipv4Header::new(l4_len as u16, 64, number, from, to).unwrap();
         header.identification = 0xfff0;
-        header.dont_fragment = shape.dont_fragment;
+        header.dont_fragment = dont_fragment;
         header.write(&mut packet).unwrap();
     }
     packet

@@ -29,7 +29,7 @@ fn merge(packets: &[(bool, Vec<u8>)]) -> Vec<(VnetHdr, Vec<u8>)> {
     }
     let mut writes = Vec::new();
     let mut sink = |write: &TunWrite<'_>| {
-        assert_eq!(&*write.slices[0], &write.hdr.encode());
+        assert_eq!(&*write.slices[0], &write.hdr.encode()[..VNET_HDR_LEN]);
         let whole: Vec<u8> = write.slices[1..].iter().flat_map(|slice| slice.to_vec()).collect();
         assert_eq!(whole.len(), write.bytes);
         assert!(write.packets <= MAX_SEGMENTS);
@@ -56,6 +56,11 @@ fn shape() -> impl Strategy<Value = Shape> {
             Shape { v6, udp, flow, timestamps, dont_fragment, flags, sequence, payload, gso_size }
         },
     )
+}
+
+fn complete(packet: &mut [u8]) {
+    let inner = InnerHeaders::parse(packet).unwrap();
+    checksum::complete_checksum(packet, &inner);
 }
 
 type FlowKey = (bool, bool, u16);
@@ -90,6 +95,7 @@ proptest! {
         shapes in prop::collection::vec(shape(), 1..5),
         fates in prop::collection::vec((0u8..20, any::<bool>()), 1..64),
         interleave in any::<bool>(),
+        finished in any::<bool>(),
     ) {
         let mut streams = Vec::new();
         for shape in &shapes {
@@ -123,12 +129,21 @@ proptest! {
                 _ => survivors.push((true, packet)),
             }
         }
+        if finished {
+            for (partial, packet) in &mut survivors {
+                *partial = false;
+                complete(packet);
+            }
+        }
         let mut again = Vec::new();
         for (hdr, packet) in merge(&survivors) {
             check(&packet)?;
-            prop_assert!(hdr.needs_csum());
-            prop_assert_eq!(VnetHdr::decode(&hdr.encode()), hdr);
+            prop_assert!(hdr.needs_csum() || (finished && hdr.gso_type == GSO_NONE));
+            prop_assert_eq!(VnetHdr::decode(hdr.encode().first_chunk().unwrap()), hdr);
             again.extend(segment_packet(&hdr, &packet, ANY).unwrap());
+        }
+        if finished {
+            again.iter_mut().for_each(|packet| complete(packet));
         }
         let expected = by_flow(survivors.iter().map(|(_, packet)| packet.as_slice()));
         prop_assert_eq!(by_flow(again.iter().map(Vec::as_slice)), expected);
@@ -205,24 +220,55 @@ fn a_whole_super_packet_comes_back_as_one_write() {
     }
 }
 
+/// Segments of 1000 bytes, their checksums complete.
+fn finished_segments(shape: &Shape) -> Vec<(bool, Vec<u8>)> {
+    let (hdr, packet) = build(shape);
+    let mut segments = segment_packet(&hdr, &packet, 1100).unwrap();
+    segments.iter_mut().for_each(|packet| complete(packet));
+    segments.into_iter().map(|packet| (false, packet)).collect()
+}
+
 #[test]
-fn finished_checksums_are_neither_merged_nor_touched() {
-    let (hdr, packet) = build(&plain(false, 5000));
-    let segments = segment_packet(&hdr, &packet, 1100).unwrap();
-    let finished: Vec<(bool, Vec<u8>)> = segments
-        .into_iter()
-        .map(|mut packet| {
-            let inner = InnerHeaders::parse(&packet).unwrap();
-            checksum::complete_checksum(&mut packet, &inner);
-            (false, packet)
-        })
-        .collect();
-    let writes = merge(&finished);
-    assert_eq!(writes.len(), 5);
-    for ((hdr, written), (_, sent)) in writes.iter().zip(&finished) {
-        assert_eq!(*hdr, VnetHdr::default());
-        assert_eq!(written, sent);
+fn packets_with_finished_checksums_are_verified_and_merged() {
+    for (udp, v6) in [(false, false), (false, true), (true, false), (true, true)] {
+        let shape = Shape { v6, ..plain(udp, 5000) };
+        let writes = merge(&finished_segments(&shape));
+        assert_eq!(writes.len(), 1, "udp {udp}, v6 {v6}");
+        assert_eq!(writes[0], build(&shape), "the kernel is to complete it");
     }
+}
+
+#[test]
+fn a_wrong_checksum_is_not_merged_and_not_touched() {
+    for udp in [false, true] {
+        for broken in 0..5 {
+            let mut packets = finished_segments(&plain(udp, 5000));
+            let at = packets[broken].1.len() - 1;
+            packets[broken].1[at] ^= 1;
+            let writes = merge(&packets);
+            let found = writes.iter().filter(|write| write.1 == packets[broken].1);
+            assert_eq!(found.map(|write| write.0).collect::<Vec<_>>(), [VnetHdr::default()]);
+            // Those before it and those behind it are merged.
+            let groups = if (1..4).contains(&broken) { 3 } else { 2 };
+            assert_eq!(writes.len(), groups, "broken {broken}");
+        }
+    }
+}
+
+#[test]
+fn a_datagram_without_a_checksum_keeps_none() {
+    let mut packets = finished_segments(&plain(true, 3000));
+    packets.iter_mut().for_each(|(_, packet)| packet[26..28].fill(0));
+    let writes = merge(&packets);
+    let expected: Vec<_> =
+        packets.into_iter().map(|(_, packet)| (VnetHdr::default(), packet)).collect();
+    assert_eq!(writes, expected);
+}
+
+#[test]
+fn a_lone_packet_is_written_as_it_came() {
+    let packets = finished_segments(&plain(true, 900));
+    assert_eq!(merge(&packets), [(VnetHdr::default(), packets[0].1.clone())]);
 }
 
 #[test]
@@ -293,12 +339,21 @@ fn a_super_packet_that_contradicts_its_header_is_refused() {
         VnetHdr { gso_type: GSO_UDP_L4, ..good },
         VnetHdr { gso_type: 3, ..good },
         VnetHdr { gso_size: 0, ..good },
+        VnetHdr { gso_size: 7, ..good },
         VnetHdr { flags: 0, ..good },
         VnetHdr { csum_start: 24, ..good },
         VnetHdr { csum_offset: 6, ..good },
     ] {
         assert_eq!(segment_packet(&bad, &packet, ANY), Err(DropReason::InnerMalformed), "{bad:?}");
     }
+}
+
+#[test]
+fn small_datagrams_are_segmented_up_to_what_the_kernel_merges() {
+    let (hdr, packet) = build(&Shape { gso_size: 1, ..plain(true, 128) });
+    assert_eq!(segment_packet(&hdr, &packet, ANY).unwrap().len(), 128);
+    let (hdr, packet) = build(&Shape { gso_size: 1, ..plain(true, 129) });
+    assert_eq!(segment_packet(&hdr, &packet, ANY), Err(DropReason::InnerMalformed));
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub(super) fn build_snapshot(
             mtu: device.map_or(0, |device| device.mtu),
             queue_len: view.planner.host_state().adapter_queue_len,
             backend: config.adapter.backend,
+            tunnel_offload: workers.has_tunnel_offload(),
         },
         peers: config
             .peers

@@ -10,7 +10,7 @@ use netft_proto::{
         gro::{GroCoalescer, TunWrite},
         ip::InnerHeaders,
         multicast,
-        virtio_net::GSO_UDP_L4,
+        virtio_net::{GSO_UDP_L4, VnetFormat},
     },
     session::Session,
     wire::{DropReason, header::PADDING_BYTE},
@@ -35,6 +35,8 @@ pub(super) struct InnerDelivery<'a> {
     counters: &'a Counters,
     /// `None` for an adapter without offload.
     coalescer: Option<&'a mut GroCoalescer>,
+    /// The header of a write.
+    pub(super) format: VnetFormat,
     pub(super) writer: AdapterWriter<'a>,
 }
 
@@ -42,9 +44,11 @@ impl<'a> InnerDelivery<'a> {
     /// Delivery to the queue of `context`. Without a queue every packet is dropped.
     pub(super) fn new(context: &'a RxContext<'_>, coalescer: &'a mut GroCoalescer) -> Self {
         let (fib, counters) = (context.fib, context.counters);
-        let offload = context.queue.is_none_or(|queue| queue.vnet_hdr);
+        let format = context.queue.map_or(VnetFormat::Basic, |queue| queue.format);
+        coalescer.set_format(format);
         let writer = AdapterWriter::new(context.queue, counters);
-        Self { fib, counters, coalescer: offload.then_some(coalescer), writer }
+        let coalescer = format.has_offload().then_some(coalescer);
+        Self { fib, counters, coalescer, format, writer }
     }
 
     /// Delivers the inner packets of one frame, `input[start..end]`: up to its end, or to a zero
@@ -84,11 +88,6 @@ impl<'a> InnerDelivery<'a> {
         if let Some(coalescer) = self.coalescer.as_deref_mut() {
             coalescer.flush_all(input, &mut |write| self.writer.write_merged(write));
         }
-    }
-
-    /// Returns whether the adapter accepts super-packets and partial checksums.
-    pub(super) fn has_offload(&self) -> bool {
-        self.coalescer.is_some()
     }
 
     /// Delivers one packet to an adapter without offload.

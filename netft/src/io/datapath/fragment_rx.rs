@@ -127,12 +127,13 @@ impl<'a> FragmentReceiver<'a> {
         self.count_incomplete(added.discarded);
         let Some(mut packet) = added.completed else { return Ok(()) };
         let partial = flags & FLAG_PARTIAL_CHECKSUM != 0;
-        let result = if delivery.has_offload() {
+        let result = if delivery.format.has_offload() {
             delivery.check_packet(&packet, packet.len(), session).map(|inner| {
                 delivery.flush(input);
                 let hdr = gro::passthrough_header(&mut packet, &inner, partial);
                 let encoded = hdr.encode();
-                let slices = &[IoSlice::new(&encoded), IoSlice::new(&packet)];
+                let header = &encoded[..delivery.format.header_len()];
+                let slices = &[IoSlice::new(header), IoSlice::new(&packet)];
                 let bytes = packet.len();
                 delivery.writer.write_merged(&TunWrite { hdr, packets: 1, bytes, slices });
             })
@@ -158,7 +159,7 @@ fn write_contiguous(
     let layout = run.fragment.layout;
     let pieces = (0..layout.fragment_count()).map(|index| run.piece_range(index));
     let partial = run.flags & FLAG_PARTIAL_CHECKSUM != 0;
-    let offload = delivery.has_offload();
+    let offload = delivery.format.has_offload();
     if partial && !offload {
         // The checksum is completed here, over the packet in one piece.
         let mut packet = Vec::with_capacity(layout.packet_len());
@@ -171,7 +172,7 @@ fn write_contiguous(
     let hdr = gro::passthrough_header(&mut input[run.piece_range(0)], &inner, partial);
     let encoded = hdr.encode();
     let mut slices = [IoSlice::new(&[]); MAX_FRAGMENTS + 1];
-    slices[0] = IoSlice::new(&encoded);
+    slices[0] = IoSlice::new(&encoded[..delivery.format.header_len()]);
     for (slice, piece) in slices[1..].iter_mut().zip(pieces) {
         *slice = IoSlice::new(&input[piece]);
     }

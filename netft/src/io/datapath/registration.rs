@@ -95,6 +95,11 @@ impl WorkerShared {
         added
     }
 
+    /// The registered queue.
+    pub(super) fn registered_queue(&self) -> Option<Arc<TunQueue>> {
+        self.lock_registered().queue.clone()
+    }
+
     /// Removes a dead queue, unless the driver has replaced it. Returns whether it did.
     pub(super) fn abandon_queue(&self, queue: &Arc<TunQueue>) -> bool {
         let mut registered = self.lock_registered();
@@ -166,6 +171,8 @@ impl WorkerShared {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use netft_proto::packet::virtio_net::VnetFormat;
+
     use super::*;
 
     #[test]
@@ -201,7 +208,7 @@ mod tests {
         let shared = WorkerShared::new().unwrap();
         let queue = || {
             let fd = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-            Arc::new(TunQueue { fd, vnet_hdr: true })
+            Arc::new(TunQueue { fd, format: VnetFormat::Basic })
         };
         let (old, new) = (queue(), queue());
         shared.register_queue(&old).unwrap();

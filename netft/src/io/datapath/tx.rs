@@ -15,7 +15,7 @@ use netft_proto::{
         icmp_error::{self, IcmpError},
         ip::InnerHeaders,
         token_bucket::TokenBucket,
-        virtio_net::{VNET_HDR_LEN, VnetHdr},
+        virtio_net::{TUNNEL_VNET_HDR_LEN, VnetHdr},
     },
     route::policy::PacketFields,
     session::{Session, fragment::FragmentLayout},
@@ -48,7 +48,7 @@ const MAX_READS_PER_TURN: usize = 64;
 /// Limit of bytes read from the adapter in a turn, exceeded by the last packet at most.
 const MAX_BYTES_PER_TURN: usize = 256 << 10;
 /// The largest packet of the adapter, with its header.
-const ADAPTER_BUFFER_LEN: usize = VNET_HDR_LEN + 65_535;
+const ADAPTER_BUFFER_LEN: usize = TUNNEL_VNET_HDR_LEN + 65_535;
 
 /// The end of a turn with the adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl TxPipeline {
                     break;
                 }
             };
-            turn.process_read(&input[..len], queue.vnet_hdr);
+            turn.process_read(&input[..len]);
             bytes += len;
             if bytes >= MAX_BYTES_PER_TURN {
                 break;
@@ -183,15 +183,10 @@ fn outcome_of(error: rustix::io::Errno) -> TxOutcome {
 
 impl<'a> TxTurn<'a> {
     #[inline]
-    fn process_read(&mut self, bytes: &[u8], vnet_hdr: bool) {
+    fn process_read(&mut self, bytes: &[u8]) {
         Counters::add(&self.context.counters.adapter_reads, 1);
-        let (hdr, packet) = if vnet_hdr {
-            let Some((hdr, packet)) = bytes.split_first_chunk() else {
-                return self.context.counters.count_drop(DropReason::InnerMalformed);
-            };
-            (VnetHdr::decode(hdr), packet)
-        } else {
-            (VnetHdr::default(), bytes)
+        let Some((hdr, packet)) = self.queue.format.split_header(bytes) else {
+            return self.context.counters.count_drop(DropReason::InnerMalformed);
         };
         match self.process_packet(&hdr, packet) {
             Ok(()) => Counters::add(&self.context.counters.tx_bytes, packet.len() as u64),
@@ -230,8 +225,8 @@ impl<'a> TxTurn<'a> {
             return;
         }
         // An all-zero `virtio_net_hdr`: neither segmentation nor checksum is left to do.
-        let header = [0; VNET_HDR_LEN];
-        let header = if self.queue.vnet_hdr { &header[..] } else { &[] };
+        let header = [0; TUNNEL_VNET_HDR_LEN];
+        let header = &header[..self.queue.format.header_len()];
         let slices = [IoSlice::new(header), IoSlice::new(answer)];
         if rustix::io::writev(self.queue.fd.as_fd(), &slices).is_err() {
             self.context.counters.count_drop(DropReason::AdapterFailed);

@@ -131,7 +131,8 @@ impl TxBatch {
 
     /// Makes room for `count` frames with packets of at most `len` bytes: if they do not fit behind
     /// the sealed frames, those are sent first. Split over two sends, the segments of a
-    /// super-packet would be received, and written to the peer's adapter, in two pieces.
+    /// super-packet would be received, and written to the peer's adapter, in two pieces. Those that
+    /// do not fit any send are split anyway, so they fill the one that was begun.
     #[inline]
     pub(super) fn keep_together(
         &mut self,
@@ -142,10 +143,13 @@ impl TxBatch {
     ) {
         self.seal_bundle(to, context);
         let filled = count * (len + FRAME_OVERHEAD).next_multiple_of(CIPHER_BLOCK_LEN);
-        if self.sealed_frames + count > MAX_SEGMENTS || self.sealed_bytes + filled > MAX_SEND {
+        let is_split = count > MAX_SEGMENTS || filled > MAX_SEND;
+        let fits_behind =
+            self.sealed_frames + count <= MAX_SEGMENTS && self.sealed_bytes + filled <= MAX_SEND;
+        if !is_split && !fits_behind {
             self.send_sealed(to, context);
         }
-        self.pads_frames = self.sealed_bytes + filled <= MAX_SEND;
+        self.pads_frames = is_split || self.sealed_bytes + filled <= MAX_SEND;
     }
 
     /// Adds a frame with one packet of `len` bytes, under a reserved counter.

@@ -4,6 +4,7 @@ use std::{io, sync::Arc, thread, thread::JoinHandle};
 
 use netft_proto::{
     loss_detection::{RetransmitLimits, rtt_estimator},
+    packet::virtio_net::VnetFormat,
     time::Time,
 };
 
@@ -83,8 +84,14 @@ impl Workers {
     /// # Errors
     /// The kernel refused it.
     pub(crate) fn register_queue(&self, worker: usize, queue: &Arc<TunQueue>) -> io::Result<()> {
-        tracing::debug!(worker, vnet_hdr = queue.vnet_hdr, "adapter queue registered");
+        tracing::debug!(worker, format = ?queue.format, "adapter queue registered");
         self.shared_of(worker).register_queue(queue)
+    }
+
+    /// Returns whether the adapter's queues take super-packets of UDP tunnels.
+    pub(crate) fn has_tunnel_offload(&self) -> bool {
+        let queue = self.shared.iter().find_map(|shared| shared.registered_queue());
+        queue.is_some_and(|queue| queue.format == VnetFormat::Tunnel)
     }
 
     /// The number of workers.

@@ -28,10 +28,9 @@ use crate::io::netlink::{
     },
 };
 
-/// Largest super-packet of the kernel, bytes (`gso_max_size`): the frames of its segments, padded
-/// to whole blocks, fit one UDP send with segmentation (65,507 bytes). 44 TCP segments at the
-/// default MTU, over IPv4 and IPv6.
-const GSO_MAX_SIZE: u32 = 60_960;
+/// Largest super-packet of the kernel, bytes (`gso_max_size`): that of tunnel devices above the
+/// adapter. The kernel segments a larger one before the adapter, packet by packet.
+const GSO_MAX_SIZE: u32 = 65_536;
 
 impl Netlink {
     /// Sets the adapter's MTU, queue length and two addresses, and sets it up. The kernel's own
@@ -54,7 +53,7 @@ impl Netlink {
         self.disable_kernel_ipv6_config(ifindex, name).await;
         let set = LinkUnspec::new_with_index(ifindex).mtu(mtu.into()).txqueuelen(TX_QUEUE_LEN);
         self.set_link(format!("set the MTU of {name} to {mtu}"), set.build()).await?;
-        // Best effort: a larger super-packet costs a second send, nothing else.
+        // Best effort: a kernel with another limit segments earlier, nothing else.
         let size = LinkUnspec::new_with_index(ifindex)
             .append_extra_attribute(LinkAttribute::GsoMaxSize(GSO_MAX_SIZE));
         if let Err(error) = self.set_link(format!("set gso_max_size of {name}"), size.build()).await

@@ -18,11 +18,13 @@ use libc::{c_int, c_ulong};
 /// Device node of the TUN driver.
 pub const TUN_DEVICE_PATH: &str = "/dev/net/tun";
 
-/// Bytes of the `virtio_net_hdr` before every packet of a queue with `vnet_hdr`.
-pub const VNET_HDR_SIZE: c_int = 10;
+/// All offloads of the packet path: those of [`OFFLOADS_WITHOUT_TUNNELS`], also inside UDP tunnels
+/// with and without an outer checksum (`TUN_F_UDP_TUNNEL_GSO`, `TUN_F_UDP_TUNNEL_GSO_CSUM`).
+pub const ALL_OFFLOADS: u32 = OFFLOADS_WITHOUT_TUNNELS | 0x080 | 0x100;
 
-/// All offloads of the packet path: partial checksums, TCP and UDP segmentation.
-pub const ALL_OFFLOADS: u32 = OFFLOADS_WITHOUT_USO | libc::TUN_F_USO4 | libc::TUN_F_USO6;
+/// Offloads of kernels before 6.17: partial checksums, TCP and UDP segmentation.
+pub const OFFLOADS_WITHOUT_TUNNELS: u32 =
+    OFFLOADS_WITHOUT_USO | libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
 /// Offloads of kernels before 6.2.
 pub const OFFLOADS_WITHOUT_USO: u32 =
@@ -119,6 +121,19 @@ pub fn set_vnet_hdr_size(queue: &impl AsFd, size: c_int) -> io::Result<()> {
     check_syscall(unsafe {
         libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNSETVNETHDRSZ as _, ptr::from_ref(&size))
     })
+}
+
+/// Size of the header before each packet.
+///
+/// # Errors
+/// `EBADFD` when the device is gone.
+pub fn vnet_hdr_size(queue: &impl AsFd) -> io::Result<c_int> {
+    let mut size = 0;
+    // SAFETY: TUNGETVNETHDRSZ writes one `int`, which outlives the call.
+    check_syscall(unsafe {
+        libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNGETVNETHDRSZ as _, ptr::from_mut(&mut size))
+    })?;
+    Ok(size)
 }
 
 /// Sets whether the device remains when its last queue is closed.

@@ -1,6 +1,8 @@
 //! Attachment of queues to a device.
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
+
+use netft_proto::packet::virtio_net::VnetFormat;
 
 use crate::io::{adapter::types::TunOpenError, socket::TunQueue, sys::tun};
 
@@ -23,18 +25,45 @@ pub(super) fn attach_offload(
             // Another process created the device in between, without the header.
             return Err(TunOpenError::Taken { name: name.into() });
         }
-        tun::set_vnet_hdr_size(&fd, tun::VNET_HDR_SIZE)
-            .map_err(io_error(name, "set the header size of"))?;
-        tun::set_offload(&fd, tun::ALL_OFFLOADS)
-            .or_else(|_| tun::set_offload(&fd, tun::OFFLOADS_WITHOUT_USO))
-            .map_err(io_error(name, "set the offloads of"))?;
-        queues.push(TunQueue { fd, vnet_hdr: true });
+        let format = enable_offloads(&fd, name)?;
+        queues.push(TunQueue { fd, format });
     }
     // Last, so that a device that could not be set up disappears with its queues.
     if let Some(queue) = queues.first() {
         tun::set_persist(&queue.fd, true).map_err(io_error(name, "keep"))?;
     }
     Ok(queues)
+}
+
+/// Asks for the offloads that the kernel has.
+fn enable_offloads(fd: &OwnedFd, name: &str) -> Result<VnetFormat, TunOpenError> {
+    let set_header = |format: VnetFormat| {
+        tun::set_vnet_hdr_size(fd, format.header_len() as i32)
+            .map_err(io_error(name, "set the header size of"))
+    };
+    // The kernel describes a packet in a tunnel in the longer header only, so that comes first. Its
+    // byte order is little-endian.
+    if cfg!(target_endian = "little") {
+        set_header(VnetFormat::Tunnel)?;
+        if tun::set_offload(fd, tun::ALL_OFFLOADS).is_ok() {
+            return Ok(VnetFormat::Tunnel);
+        }
+        tracing::debug!(adapter = name, "no tunnel offload: it needs Linux 6.17");
+    }
+    tun::set_offload(fd, tun::OFFLOADS_WITHOUT_TUNNELS)
+        .or_else(|_| tun::set_offload(fd, tun::OFFLOADS_WITHOUT_USO))
+        .map_err(io_error(name, "set the offloads of"))?;
+    set_header(VnetFormat::Basic)?;
+    Ok(VnetFormat::Basic)
+}
+
+/// Format of a queue that another process set up; `None` if this process knows none of its size.
+pub(super) fn inherited_format(fd: &OwnedFd, vnet_hdr: bool) -> Option<VnetFormat> {
+    if !vnet_hdr {
+        return Some(VnetFormat::Absent);
+    }
+    let size = usize::try_from(tun::vnet_hdr_size(fd).ok()?).ok()?;
+    [VnetFormat::Basic, VnetFormat::Tunnel].into_iter().find(|format| format.header_len() == size)
 }
 
 /// Attaches one queue without offloads, through the `tun-tap` crate.
@@ -50,7 +79,7 @@ pub(super) fn attach_plain(name: &str) -> Result<TunQueue, TunOpenError> {
     // super-packets with partial checksums that nothing describes.
     tun::set_offload(&fd, 0).map_err(io_error(name, "clear the offloads of"))?;
     tun::set_persist(&fd, true).map_err(io_error(name, "keep"))?;
-    Ok(TunQueue { fd, vnet_hdr: false })
+    Ok(TunQueue { fd, format: VnetFormat::Absent })
 }
 
 fn open_error(error: io::Error) -> TunOpenError {

@@ -71,17 +71,16 @@ pub fn inherit_adapter(
     descriptors: Vec<OwnedFd>,
 ) -> Option<OpenedAdapter> {
     let vnet_hdr = backend == AdapterBackend::Offload;
-    let fits = |fd: &OwnedFd| {
-        let flags = sys::tun::queue_flags(fd);
-        flags.is_ok_and(|(device, flags)| device == name && flags.vnet_hdr == vnet_hdr)
+    let as_queue = |fd: OwnedFd| {
+        let flags = sys::tun::queue_flags(&fd);
+        let fits = flags.is_ok_and(|(device, flags)| device == name && flags.vnet_hdr == vnet_hdr);
+        let format = attach::inherited_format(&fd, vnet_hdr).filter(|_| fits)?;
+        Some(TunQueue { fd, format })
     };
-    if !descriptors.iter().all(fits) {
-        return None;
-    }
     // By a call of its own: packets wait, and netlink would list more.
     let asked = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
     let ifindex = rustix::net::netdevice::name_to_index(&asked, name).ok()?;
-    let queues: Vec<_> = descriptors.into_iter().map(|fd| TunQueue { fd, vnet_hdr }).collect();
+    let queues: Vec<_> = descriptors.into_iter().map(as_queue).collect::<Option<_>>()?;
     let (count, origin) = (queues.len(), DeviceOrigin::HandedOver);
     tracing::info!(adapter = name, ifindex, queues = count, ?origin, "adapter opened");
     Some(OpenedAdapter { queues, ifindex, origin })

@@ -19,8 +19,10 @@ fn fragmenting_session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
 fn fragmenting_pair(left: bool, right: bool, active: Option<SocketAddr>) -> (Node, Node) {
     let (one, two) = (socket(), socket());
     let (a, b) = (one.local, two.local);
-    let left = node(one, b, LEFT, fragmenting_session(RIGHT, (1, 2)), left, active);
-    let right = node(two, a, RIGHT, fragmenting_session(LEFT, (2, 1)), right, None);
+    let session = fragmenting_session(RIGHT, (1, 2));
+    let left = node(one, b, LEFT, session, left_format(left), active);
+    let session = fragmenting_session(LEFT, (2, 1));
+    let right = node(two, a, RIGHT, session, right_format(right), None);
     (left, right)
 }
 
@@ -31,8 +33,9 @@ fn intercepted_pair(right: bool, hole: SocketAddr) -> (Node, Node) {
     let (a, b) = (one.local, two.local);
     let disabled = RetransmitLimits { bytes: 0, ..RetransmitLimits::default() };
     let session = fragmenting_session(RIGHT, (1, 2));
-    let left = node_with_limits(disabled, one, (b, Some(hole)), LEFT, session, true);
-    let right = node(two, a, RIGHT, fragmenting_session(LEFT, (2, 1)), right, None);
+    let left = node_with_limits(disabled, one, (b, Some(hole)), LEFT, session, VnetFormat::Tunnel);
+    let session = fragmenting_session(LEFT, (2, 1));
+    let right = node(two, a, RIGHT, session, right_format(right), None);
     (left, right)
 }
 

@@ -10,6 +10,7 @@ mod template_replies;
 #[path = "../../../../proto/src/packet/test_packets.rs"]
 mod test_packets;
 mod too_big;
+mod tunnels;
 mod untrusted;
 
 use std::{
@@ -27,7 +28,7 @@ use netft_proto::{
     packet::{
         checksum,
         ip::{IPV4_HEADER_LEN, InnerHeaders},
-        virtio_net::{VNET_HDR_LEN, VnetHdr},
+        virtio_net::{VnetFormat, VnetHdr},
     },
     session::{Cipher, Session, SessionParams},
     time::Time,
@@ -42,7 +43,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
 };
-use test_packets::{Shape, build, check, plain, segment_packet};
+use test_packets::{Shape, TunnelShape, build, build_tunnel, check, plain, segment_packet};
 use tokio::sync::mpsc;
 
 use crate::io::{
@@ -91,13 +92,13 @@ pub(super) fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
 }
 
 /// A socket pair that stands for an adapter: the worker's queue, and the kernel's side.
-fn adapter(vnet_hdr: bool) -> (Arc<TunQueue>, OwnedFd) {
+fn adapter(format: VnetFormat) -> (Arc<TunQueue>, OwnedFd) {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (fd, kernel) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
     for fd in [&fd, &kernel] {
         rustix::net::sockopt::set_socket_send_buffer_size(fd, 4 << 20).unwrap();
     }
-    (Arc::new(TunQueue { fd, vnet_hdr }), kernel)
+    (Arc::new(TunQueue { fd, format }), kernel)
 }
 
 /// A node with one peer over one route.
@@ -113,11 +114,21 @@ struct Node {
     fib: SharedFib,
 }
 
+/// Header of the left node's queue: with tunnel offload, or none.
+fn left_format(vnet: bool) -> VnetFormat {
+    if vnet { VnetFormat::Tunnel } else { VnetFormat::Absent }
+}
+
+/// Header of the right node's queue: that of older kernels, or none.
+fn right_format(vnet: bool) -> VnetFormat {
+    if vnet { VnetFormat::Basic } else { VnetFormat::Absent }
+}
+
 fn pair(left_vnet: bool, right_vnet: bool) -> (Node, Node) {
     let (one, two) = (socket(), socket());
     let (a, b) = (one.local, two.local);
-    let left = node(one, b, LEFT, session(RIGHT, (1, 2)), left_vnet, None);
-    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), right_vnet, None);
+    let left = node(one, b, LEFT, session(RIGHT, (1, 2)), left_format(left_vnet), None);
+    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), right_format(right_vnet), None);
     (left, right)
 }
 
@@ -126,12 +137,12 @@ fn node(
     remote: SocketAddr,
     local: VirtualAddrs,
     session: Arc<Session>,
-    vnet: bool,
+    format: VnetFormat,
     // The remote end of the active route, if not the other node; its backup leads there then.
     active: Option<SocketAddr>,
 ) -> Node {
     let limits = RetransmitLimits::default();
-    node_with_limits(limits, socket, (remote, active), local, session, vnet)
+    node_with_limits(limits, socket, (remote, active), local, session, format)
 }
 
 fn node_with_limits(
@@ -140,7 +151,7 @@ fn node_with_limits(
     (remote, active): (SocketAddr, Option<SocketAddr>),
     local: VirtualAddrs,
     session: Arc<Session>,
-    vnet: bool,
+    format: VnetFormat,
 ) -> Node {
     let to = active.unwrap_or(remote);
     let path = |route, remote| Path {
@@ -166,7 +177,7 @@ fn node_with_limits(
         steering: None,
         candidates: Vec::new(),
     };
-    let (queue, kernel) = adapter(vnet);
+    let (queue, kernel) = adapter(format);
     let mut fib = Fib { local_addrs: Some(local), peers: vec![peer], ..Fib::default() };
     fib.by_v4.insert(session.peer_addrs().v4, 0);
     fib.by_v6.insert(session.peer_addrs().v6, 0);
@@ -195,9 +206,7 @@ impl Node {
     /// Writes a packet to the adapter, as the kernel does.
     fn write_packet(&self, hdr: &VnetHdr, packet: &[u8]) {
         let mut bytes = Vec::new();
-        if self.queue.vnet_hdr {
-            bytes.extend_from_slice(&hdr.encode());
-        }
+        bytes.extend_from_slice(&hdr.encode()[..self.queue.format.header_len()]);
         bytes.extend_from_slice(packet);
         rustix::io::write(&self.kernel, &bytes).unwrap();
     }
@@ -212,11 +221,8 @@ impl Node {
         await_readable(&self.kernel);
         let mut buf = vec![0; 70_000];
         let len = rustix::io::read(&self.kernel, &mut buf).unwrap();
-        let bytes = &buf[..len];
-        match bytes.split_first_chunk::<VNET_HDR_LEN>() {
-            Some((hdr, packet)) if self.queue.vnet_hdr => (VnetHdr::decode(hdr), packet.to_vec()),
-            _ => (VnetHdr::default(), bytes.to_vec()),
-        }
+        let (hdr, packet) = self.queue.format.split_header(&buf[..len]).unwrap();
+        (hdr, packet.to_vec())
     }
 
     fn drop_count(&self, reason: DropReason) -> u64 {
@@ -299,6 +305,15 @@ fn traffic() -> (Vec<AdapterPacket>, Vec<Vec<u8>>) {
     (packets, single)
 }
 
+fn completed(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut packets = packets.to_vec();
+    for packet in &mut packets {
+        let inner = InnerHeaders::parse(packet).unwrap();
+        checksum::complete_checksum(packet, &inner);
+    }
+    packets
+}
+
 #[test]
 fn every_packet_of_one_node_arrives_at_the_other() {
     let (packets, expected) = traffic();
@@ -307,7 +322,9 @@ fn every_packet_of_one_node_arrives_at_the_other() {
         if left_vnet {
             packets.iter().for_each(|(hdr, packet)| left.write_packet(hdr, packet));
         } else {
-            expected.iter().for_each(|packet| left.write_packet(&VnetHdr::default(), packet));
+            // The kernel completes the checksums for an adapter without offload.
+            let completed = completed(&expected);
+            completed.iter().for_each(|packet| left.write_packet(&VnetHdr::default(), packet));
         }
         right.start_adapter();
         left.start_adapter();
@@ -318,17 +335,6 @@ fn every_packet_of_one_node_arrives_at_the_other() {
             assert!(!left_vnet || right_vnet || singles.len() == 1);
             got.extend(singles);
         }
-        let completed = |packets: &[Vec<u8>]| {
-            let mut packets = packets.to_vec();
-            for packet in &mut packets {
-                let inner = InnerHeaders::parse(packet).unwrap();
-                // The kernel completes them for an adapter without offload.
-                if left_vnet {
-                    checksum::complete_checksum(packet, &inner);
-                }
-            }
-            packets
-        };
         assert!(completed(&got) == completed(&expected), "{left_vnet} {right_vnet}");
         // The receiver counts on the route, once a batch is through, what the sender counts there.
         let counts = |counters: &RouteCounters| {
@@ -340,7 +346,7 @@ fn every_packet_of_one_node_arrives_at_the_other() {
         await_until(|| received() == sent);
         // A frame holds one packet or several.
         assert!(sent.0 > 0 && sent.1 > expected.iter().map(|packet| packet.len() as u64).sum());
-        if left_vnet && right_vnet {
+        if right_vnet {
             let writes = right.workers.counters()[0].adapter_writes.load(Relaxed);
             assert!(writes < expected.len() as u64 / 2, "{writes} writes");
         }
@@ -454,7 +460,7 @@ fn a_dead_adapter_is_reported_once_and_the_next_one_works() {
     let (mut left, right) = pair(true, true);
     right.start_adapter();
     left.start_adapter();
-    let (queue, kernel) = adapter(true);
+    let (queue, kernel) = adapter(VnetFormat::Tunnel);
     drop(std::mem::replace(&mut left.kernel, kernel));
     let received = left.driver.blocking_recv().unwrap();
     assert!(matches!(received, FromWorker::AdapterError { worker: 0 }), "{received:?}");

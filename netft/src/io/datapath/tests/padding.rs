@@ -5,7 +5,7 @@ use super::*;
 /// The lengths of the datagrams that a node sends for packets of its adapter.
 fn datagram_lengths(packets: &[AdapterPacket]) -> Vec<usize> {
     let (one, remote) = (socket(), socket());
-    let left = node(one, remote.local, LEFT, session(RIGHT, (1, 2)), true, None);
+    let left = node(one, remote.local, LEFT, session(RIGHT, (1, 2)), VnetFormat::Tunnel, None);
     packets.iter().for_each(|(hdr, packet)| left.write_packet(hdr, packet));
     left.start_adapter();
     await_readable(&remote.fd);

@@ -9,8 +9,8 @@ use super::*;
 fn unacknowledged_packets_are_retransmitted_on_the_backup_and_delivered_once() {
     let (one, two, hole) = (socket(), socket(), socket());
     let (a, b) = (one.local, two.local);
-    let mut left = node(one, b, LEFT, session(RIGHT, (1, 2)), true, Some(hole.local));
-    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), true, None);
+    let mut left = node(one, b, LEFT, session(RIGHT, (1, 2)), VnetFormat::Tunnel, Some(hole.local));
+    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), VnetFormat::Tunnel, None);
     let (packets, expected) = traffic();
     packets.iter().for_each(|(hdr, packet)| left.write_packet(hdr, packet));
     right.start_adapter();
@@ -48,8 +48,9 @@ fn without_a_retransmit_buffer_silence_has_no_consequence() {
     let (a, b) = (one.local, two.local);
     let disabled = RetransmitLimits { bytes: 0, ..RetransmitLimits::default() };
     let ends = (b, Some(hole.local));
-    let mut left = node_with_limits(disabled, one, ends, LEFT, session(RIGHT, (1, 2)), true);
-    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), true, None);
+    let mut left =
+        node_with_limits(disabled, one, ends, LEFT, session(RIGHT, (1, 2)), VnetFormat::Tunnel);
+    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), VnetFormat::Tunnel, None);
     let (packets, _) = traffic();
     packets.iter().for_each(|(hdr, packet)| left.write_packet(hdr, packet));
     right.start_adapter();
