@@ -11,11 +11,13 @@ use netft_lab::Netns;
 use super::commands::skip_without_server;
 
 /// Debian's package of each server.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("dnsmasq", "dnsmasq-base"),
     ("dhcpd", "isc-dhcp-server"),
     ("named", "bind9"),
     ("dhclient", "isc-dhcp-client"),
+    ("dig", "bind9-dnsutils"),
+    ("named-checkzone", "bind9-utils"),
 ];
 
 fn find_program(name: &str) -> Option<PathBuf> {

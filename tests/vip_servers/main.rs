@@ -1,7 +1,8 @@
-//! netft beside servers of Debian: DHCP for floating addresses.
+//! netft and servers of Debian: DHCP for floating addresses, DHCP failover over it.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../common/mod.rs"]
 mod common;
 mod dhcp;
+mod failover;
