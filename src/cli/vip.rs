@@ -127,7 +127,8 @@ fn find_vip(client: &DaemonClient, name: &str) -> Result<VipBody, ExitError> {
         ))
     })?;
     let engine = list.ownership.filter(|engine| engine.engine == vip.ownership);
-    Ok(VipBody { vip, engine })
+    let names = list.names.into_iter().filter(|name| name.members.contains(&vip.name)).collect();
+    Ok(VipBody { vip, engine, names })
 }
 
 fn print_vip(

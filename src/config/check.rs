@@ -17,7 +17,7 @@ use netft::{
 use toml::Spanned;
 
 use super::{
-    etcd, metrics, names, peers,
+    dns, etcd, metrics, names, peers,
     problem::ConfigProblem,
     raw,
     reader::{ByteSpan, FieldReader},
@@ -86,6 +86,9 @@ pub(super) fn check_file(
     vips::check_node_names(reader, &file.vip, &nodes);
     vips::check_companions(reader, &file.vip, &config.floating.vips);
     config.floating.ownership = vips::read_ownership(reader, &file.ownership, &nodes);
+    if let Some(table) = &file.dns {
+        config.floating.dns = dns::read_dns(reader, table, &config.floating.vips, folder);
+    }
     etcd::require_endpoints(reader, &file.vip, &file.ownership.etcd.endpoints);
     read_adapter(reader, &file.adapter, &mut config.adapter);
     read_heartbeat(reader, &file.heartbeat, &mut config.heartbeat);

@@ -5,6 +5,7 @@
 //! most 80 deep, 256 peers.
 
 mod check;
+mod dns;
 mod etcd;
 mod file;
 mod loaded;

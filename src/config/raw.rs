@@ -38,6 +38,7 @@ pub(super) struct ConfigFile {
     pub(super) peer: Vec<Spanned<PeerSection>>,
     #[serde(default)]
     pub(super) vip: Vec<Spanned<VipSection>>,
+    pub(super) dns: Option<Spanned<DnsTable>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -218,6 +219,25 @@ pub(super) struct VipSection {
     pub(super) hook: OptionalField,
     pub(super) hook_timeout: OptionalField,
     pub(super) check: Option<Spanned<CheckTable>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DnsTable {
+    pub(super) server: OptionalField,
+    pub(super) zone: OptionalField,
+    pub(super) key_file: OptionalField,
+    pub(super) ttl: OptionalField,
+    #[serde(default)]
+    pub(super) name: Vec<Spanned<NameSection>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NameSection {
+    pub(super) name: OptionalField,
+    pub(super) members: OptionalField,
+    pub(super) register_all: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]

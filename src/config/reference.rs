@@ -157,6 +157,11 @@ impl SampleFile {
             ("vip.name", "\"web\""),
             ("vip.address", "\"10.1.0.81\""),
             ("vip.check.tcp", "\"127.0.0.1:80\""),
+            ("dns.server", "\"10.1.0.53\""),
+            ("dns.zone", "\"example\""),
+            ("dns.key_file", "\"dns.key\""),
+            ("dns.name.name", "\"web\""),
+            ("dns.name.members", "[\"db\"]"),
         ];
         Self(entries.map(|(path, value)| (path, value.to_owned())).to_vec())
     }

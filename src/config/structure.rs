@@ -62,7 +62,7 @@ fn syntax_problem(error: &toml::de::Error) -> ConfigProblem {
     }
     let help = if message.contains("expected a sequence") {
         "`network`, `peer` and `vip` are lists of tables: write `[[network]]`, `[[peer]]`, \
-         `[[peer.route]]`, `[[peer.class]]`, `[[vip]]`"
+         `[[peer.route]]`, `[[peer.class]]`, `[[vip]]`, `[[dns.name]]`"
     } else if message.contains("expected struct") {
         "this is a table: write `[name]` on a line of its own, or `name = { key = value }`"
     } else if message.contains("must be quoted") {

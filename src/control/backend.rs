@@ -17,7 +17,7 @@ use netft::{
 
 use super::{
     cluster::ClusterHandle,
-    schema::{OwnershipView, PartnerView},
+    schema::{NameView, OwnershipView, PartnerView},
 };
 use crate::{
     exit::ExitError,
@@ -113,6 +113,11 @@ pub trait ControlBackend: Send + Sync + 'static {
 
     /// The other nodes, as far as floating addresses are concerned.
     fn partner_views(&self) -> Vec<PartnerView> {
+        Vec::new()
+    }
+
+    /// Names of floating addresses in DNS.
+    fn name_views(&self) -> Vec<NameView> {
         Vec::new()
     }
 

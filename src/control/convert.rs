@@ -105,6 +105,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
         stalls: cause::to_stall_summary(stalls),
         policies: policies::count_by_policy(peers),
         vips: VipCounts::default(),
+        names: Vec::new(),
         ownership: None,
         counters: counters.into(),
         log: LogCountsView::default(),

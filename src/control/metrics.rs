@@ -19,7 +19,7 @@ use netft::{
 
 use super::{
     log_counts::LogCountsView,
-    schema::{OwnershipView, VipList, VipView},
+    schema::{NameView, OwnershipView, VipList, VipView},
     verdict,
 };
 
@@ -68,6 +68,7 @@ pub fn render_page(
     );
     process.write_to(&mut page);
     write_vips(&mut page, &floating.vips);
+    write_names(&mut page, &floating.names);
     write_ownership(&mut page, floating.ownership.as_ref());
     page.finish()
 }
@@ -92,6 +93,31 @@ fn write_vips(page: &mut MetricsPage, vips: &[VipView]) {
         }
     }
     write_dhcp(page, vips);
+}
+
+fn write_names(page: &mut MetricsPage, names: &[NameView]) {
+    if names.is_empty() {
+        return;
+    }
+    let help = "1 for a name of floating addresses that this node answers for.";
+    page.begin_family("netft_name_online", MetricKind::Gauge, help);
+    for name in names {
+        page.write_sample("", &[("name", &name.name)], u8::from(name.state == "online"));
+    }
+    let help = "1 for a record that the DNS server confirmed to this node.";
+    page.begin_family("netft_name_registered", MetricKind::Gauge, help);
+    for name in names {
+        for record in name.records.iter().filter(|record| record.state != "unmanaged") {
+            let labels: [(&str, &dyn Display); 2] =
+                [("name", &name.name), ("address", &record.address)];
+            page.write_sample("", &labels, u8::from(record.state == "registered"));
+        }
+    }
+    let help = "Updates of a zone that failed one after the other.";
+    page.begin_family("netft_name_failures", MetricKind::Gauge, help);
+    for name in names {
+        page.write_sample("", &[("name", &name.name)], name.failures);
+    }
 }
 
 fn write_dhcp(page: &mut MetricsPage, vips: &[VipView]) {

@@ -33,8 +33,8 @@ pub use validation::{
 };
 
 pub use vips::{
-    DhcpView, OwnershipView, PartnerView, VipBody, VipCounts, VipHistoryLine, VipLeaseView,
-    VipList, VipOrder, VipOrderDone, VipView, VoterView,
+    DhcpView, NameRecordView, NameView, OwnershipView, PartnerView, VipBody, VipCounts,
+    VipHistoryLine, VipLeaseView, VipList, VipOrder, VipOrderDone, VipView, VoterView,
 };
 
 pub use super::session_state::SessionState;
@@ -318,6 +318,9 @@ pub struct DaemonStatus {
     /// Number of floating addresses.
     #[serde(default)]
     pub vips: VipCounts,
+    /// Names of floating addresses in DNS.
+    #[serde(default)]
+    pub names: Vec<NameView>,
     /// The engine that decides on the owners of floating addresses; null without one.
     #[serde(default)]
     pub ownership: Option<OwnershipView>,

@@ -15,7 +15,12 @@ pub(super) async fn to_vip_list<N: ControlBackend>(node: &N) -> VipList {
         Some(handle) => handle.list().await,
         None => Vec::new(),
     };
-    VipList { vips, ownership: node.ownership_view(), partners: node.partner_views() }
+    VipList {
+        vips,
+        ownership: node.ownership_view(),
+        partners: node.partner_views(),
+        names: node.name_views(),
+    }
 }
 
 /// Adds their states as partners to peers, if there are floating addresses.
@@ -29,8 +34,9 @@ pub(super) async fn add_to_peers<N: ControlBackend>(node: &N, peers: &mut [PeerV
 
 /// Adds the floating addresses to the state of the daemon.
 pub(super) async fn add_to_status<N: ControlBackend>(node: &N, status: &mut DaemonStatus) {
-    let VipList { vips, ownership, .. } = to_vip_list(node).await;
+    let VipList { vips, ownership, names, .. } = to_vip_list(node).await;
     status.vips = VipCounts::of(&vips);
+    status.names = names;
     status.ownership = ownership;
 }
 

@@ -3,6 +3,7 @@
 mod args;
 mod cleanup;
 mod control_server;
+mod dns;
 mod environment;
 mod group;
 mod handover;

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -41,7 +41,9 @@ use crate::{
     exit::ExitError,
     ownership::{OwnershipRequest, clock, raft::EngineStatus},
     vip,
-    vip::{PartnerBook, PartnerView, VipError, VipHandle, VipPeers, VipReport},
+    vip::{
+        NameBoard, NameView, PartnerBook, PartnerView, VipError, VipHandle, VipPeers, VipReport,
+    },
 };
 
 /// The running engine, for those who ask it.
@@ -60,6 +62,7 @@ pub struct RunningNode {
     vips: OnceLock<VipHandle>,
     /// Set with `vips`.
     partners: OnceLock<Arc<PartnerBook>>,
+    names: OnceLock<Arc<NameBoard>>,
     /// Set once an engine decides on owners.
     ownership: OnceLock<OwnershipHandle>,
     /// Set once etcd decides on owners.
@@ -96,6 +99,7 @@ impl RunningNode {
             saved_overrides,
             vips: OnceLock::new(),
             partners: OnceLock::new(),
+            names: OnceLock::new(),
             ownership: OnceLock::new(),
             etcd: OnceLock::new(),
             cluster: OnceLock::new(),
@@ -126,7 +130,13 @@ impl RunningNode {
     }
 
     /// Serves the floating addresses by `handle` from here on.
-    pub(super) fn set_vips(&self, handle: VipHandle, partners: Arc<PartnerBook>) {
+    pub(super) fn set_vips(
+        &self,
+        handle: VipHandle,
+        partners: Arc<PartnerBook>,
+        names: Arc<NameBoard>,
+    ) {
+        let _ = self.names.set(names);
         let _ = self.partners.set(partners);
         let _ = self.vips.set(handle);
     }
@@ -321,6 +331,12 @@ impl ControlBackend for RunningNode {
 
     async fn vip_handle(&self) -> Option<VipHandle> {
         self.vips.get().cloned()
+    }
+
+    fn name_views(&self) -> Vec<NameView> {
+        let names =
+            self.names.get().map(|board| board.lock().unwrap_or_else(PoisonError::into_inner));
+        names.map(|names| names.clone()).unwrap_or_default()
     }
 
     fn partner_views(&self) -> Vec<PartnerView> {

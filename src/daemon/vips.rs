@@ -6,6 +6,7 @@ use netft::{api::query::Topic, config::Config, route::EventKind};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
+    dns::keep_names,
     node::{RunningNode, peer_name},
     ownership::{RunningOwnership, ServiceChannels},
     partners::follow_partners,
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     ownership::{OWNERSHIP_QUEUE_LEN, clock},
     vip::{
-        HAND_OVER_TIMEOUT, PartnerBook, VipHandle, VipPeers, VipReport, VipService,
+        HAND_OVER_TIMEOUT, NameBoard, PartnerBook, VipHandle, VipPeers, VipReport, VipService,
         VipServiceParts, answer_hand_over,
     },
 };
@@ -70,11 +71,13 @@ impl RunningVips {
         let book = Arc::new(PartnerBook::default());
         let peers: Vec<_> = config.peers.iter().map(|peer| peer.name.clone()).collect();
         book.configure(clock::now(), &config.floating.vips, &peers);
-        node.set_vips(handle.clone(), Arc::clone(&book));
+        let names = Arc::new(NameBoard::default());
+        node.set_vips(handle.clone(), Arc::clone(&book), Arc::clone(&names));
         let (ask, asked) = mpsc::channel(COMPARE_QUEUE_LEN);
         let mut tasks = JoinSet::new();
         tasks.spawn(service.run());
         tasks.spawn(forward_reports(Arc::clone(node), report_rx));
+        tasks.spawn(keep_names(Arc::clone(node), handle.clone(), names, reports.clone()));
         tasks.spawn(tell_peers(Arc::clone(node), for_peers));
         tasks.spawn(answer_peers(Arc::clone(node), handle.clone(), Arc::clone(&book), ask));
         tasks.spawn(follow_partners(Arc::clone(node), book, asked, reports));

@@ -33,7 +33,12 @@ fn floating_text(status: &DaemonStatus) -> Option<String> {
     let problem = problem.map_or_else(String::new, |why| format!("; no vote: {}", escape(why)));
     let engine = engine.map_or_else(String::new, |one| format!("; {}", engine_summary(one)));
     let counts = format!("{total} addresses, {online} online here, {failed} failed");
-    Some(format!("{counts}{engine}{problem}"))
+    let names = match status.names.iter().find_map(|name| name.error.as_ref()) {
+        Some(error) => format!("; names not registered: {}", escape(error)),
+        None if status.names.is_empty() => String::new(),
+        None => format!("; {} names in DNS", status.names.len()),
+    };
+    Some(format!("{counts}{engine}{problem}{names}"))
 }
 
 /// `netft status`: the verdict first.

@@ -7,7 +7,7 @@ use super::{
     table::{TableCell, TableColumn, TextTable},
 };
 use crate::{
-    control::schema::{DhcpView, OwnershipView, PartnerView, VipBody, VipList},
+    control::schema::{DhcpView, NameView, OwnershipView, PartnerView, VipBody, VipList},
     text::escape,
 };
 
@@ -49,7 +49,8 @@ pub fn vips_table(list: &VipList, style: &OutputStyle) -> String {
     }
     let engine = list.ownership.as_ref().map(ownership_text).unwrap_or_default();
     let partners: String = list.partners.iter().map(partner_text).collect();
-    table.render(style) + &engine + &partners
+    let names: String = list.names.iter().map(name_text).collect();
+    table.render(style) + &names + &engine + &partners
 }
 
 /// One line on another node, and one on each difference between its definitions and those here.
@@ -104,6 +105,17 @@ fn optional(text: Option<&String>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| escape(text))
 }
 
+/// A name in one line: `name web.example: online, 10.1.0.80 registered`, and why it is not.
+fn name_text(name: &NameView) -> String {
+    let mut parts = vec![format!("name {}: {}", escape(&name.name), escape(&name.state))];
+    let records = name.records.iter();
+    parts.extend(records.map(|one| format!("{} {}", escape(&one.address), escape(&one.state))));
+    if let Some(error) = &name.error {
+        parts.push(format!("{} updates failed: {}", name.failures, escape(error)));
+    }
+    parts.join(", ") + "\n"
+}
+
 /// The DHCP lease in one line: `bound, by 10.1.0.1, renewed in 30.0 s, ends in 60.0 s`.
 fn dhcp_summary(lease: &DhcpView) -> String {
     let mut parts = vec![escape(&lease.state)];
@@ -125,7 +137,7 @@ fn dhcp_summary(lease: &DhcpView) -> String {
 
 /// `netft vip show`.
 pub fn vip_text(body: &VipBody) -> String {
-    let VipBody { vip, engine } = body;
+    let VipBody { vip, engine, names } = body;
     let lease = match vip.lease.lease_left_ms {
         Some(left) => format!("{} ms, {left} ms left", vip.lease.lease_ms),
         None => format!("{} ms, none in force", vip.lease.lease_ms),
@@ -148,6 +160,9 @@ pub fn vip_text(body: &VipBody) -> String {
     for (key, value) in rows.into_iter().chain(dhcp) {
         // Writing into a string cannot fail.
         let _ = writeln!(text, "  {key:<11} {value}");
+    }
+    for name in names {
+        text += &format!("  {}", name_text(name));
     }
     let engine = engine.as_ref();
     if let Some(problem) = engine.and_then(|engine| engine.problem.as_ref()) {
@@ -190,10 +205,15 @@ mod tests {
             history: vec![line],
             ..VipView::default()
         };
-        let list = VipList { vips: vec![vip.clone()], ownership: None, partners: Vec::new() };
+        let list = VipList {
+            vips: vec![vip.clone()],
+            ownership: None,
+            partners: Vec::new(),
+            names: Vec::new(),
+        };
         let table = vips_table(&list, &OutputStyle::default());
         assert!(table.contains("web") && table.contains("eth0 is down"), "{table}");
-        let why = why_text(&VipBody { vip, engine: None });
+        let why = why_text(&VipBody { vip, engine: None, names: Vec::new() });
         assert!(why.contains("1.500 s ago  offline"), "{why}");
     }
 

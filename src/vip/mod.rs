@@ -11,6 +11,8 @@ mod cleanup;
 mod command;
 mod commands;
 mod dhcp;
+mod dns_key;
+mod dns_message;
 mod entry;
 mod hand_over;
 mod handle;
@@ -18,6 +20,7 @@ mod interface;
 mod kernel;
 mod lease_record;
 mod manual;
+mod names;
 mod partners;
 mod service;
 mod view;
@@ -29,7 +32,10 @@ pub use self::{
         ask_definitions, move_address, read_definitions,
     },
     handle::{VipCommand, VipError, VipHandle, VipReply},
+    names::{NameBoard, NameDesk},
     partners::{Definitions, PartnerBook, digest_of_all},
     service::{VipReport, VipService, VipServiceParts},
-    view::{DhcpView, PartnerView, VipHistoryLine, VipLeaseView, VipView},
+    view::{
+        DhcpView, NameRecordView, NameView, PartnerView, VipHistoryLine, VipLeaseView, VipView,
+    },
 };

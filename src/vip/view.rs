@@ -76,6 +76,40 @@ pub struct DhcpView {
     pub ignored: BTreeMap<String, u64>,
 }
 
+/// A name in DNS that stands for floating addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameView {
+    /// The whole name.
+    pub name: String,
+    /// `online`: this node answers for a member; `elsewhere`: other nodes do; `offline`.
+    pub state: String,
+    /// Names of its floating addresses.
+    pub members: Vec<String>,
+    /// Every member is registered, online or not.
+    pub register_all: bool,
+    /// Server that is updated.
+    pub server: String,
+    /// Milliseconds since the last update that the server confirmed to this node.
+    pub updated_ms: Option<u64>,
+    /// Why the last update failed; null if it did not.
+    pub error: Option<String>,
+    /// Updates that failed one after the other.
+    pub failures: u32,
+    /// Its records.
+    pub records: Vec<NameRecordView>,
+}
+
+/// A record of a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameRecordView {
+    /// Name of the floating address.
+    pub vip: String,
+    /// The address.
+    pub address: String,
+    /// `registered`, `registering`, `removing`, `removed`, or `unmanaged`: another node sees to it.
+    pub state: String,
+}
+
 /// One thing that happened to a floating address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipHistoryLine {

@@ -105,6 +105,7 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "policies",
         "counters",
         "vips",
+        "names",
         "ownership",
         "log",
         "overrides",

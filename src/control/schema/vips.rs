@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::vip::{DhcpView, PartnerView, VipHistoryLine, VipLeaseView, VipView};
+pub use crate::vip::{
+    DhcpView, NameRecordView, NameView, PartnerView, VipHistoryLine, VipLeaseView, VipView,
+};
 
 /// `GET /v1/vips`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +17,9 @@ pub struct VipList {
     /// The other nodes, by name.
     #[serde(default)]
     pub partners: Vec<PartnerView>,
+    /// Their names in DNS.
+    #[serde(default)]
+    pub names: Vec<NameView>,
 }
 
 /// `netft vip show --json` and `netft vip why --json`.
@@ -25,6 +30,9 @@ pub struct VipBody {
     pub vip: VipView,
     /// The engine that decides on its owner; null without one.
     pub engine: Option<OwnershipView>,
+    /// Names in DNS that lead to it.
+    #[serde(default)]
+    pub names: Vec<NameView>,
 }
 
 /// The engine that decides on the owners of floating addresses.

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::{
     config::{
         check::{ConfigError, check_count, check_number, check_text},
+        dns,
         key::ConfigKey,
         keys,
         limits::{MAX_PEER_ADDRESSES, MAX_PEER_ROUTES, MAX_PEERS},
@@ -77,6 +78,9 @@ impl Config {
         }
         self.check_networks()?;
         self.check_peers()?;
+        if let Some(dns) = &self.floating.dns {
+            dns::check_dns(dns, &self.floating.vips)?;
+        }
         vip_check::check_vips(&self.floating.vips)
     }
 

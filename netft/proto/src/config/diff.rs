@@ -313,6 +313,16 @@ fn diff_vips(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {
         let what = format!("floating address {}: {}", vip.name, vip.describe_addresses());
         changes.push(ConfigChange::added(what));
     }
+    let zone = |config: &Config| config.floating.dns.as_ref().map(|dns| dns.zone.clone());
+    match (zone(old), zone(new)) {
+        (None, None) => {}
+        (None, Some(zone)) => changes.push(ConfigChange::added(format!("names in {zone}"))),
+        (Some(zone), None) => changes.push(ConfigChange::removed(format!("names in {zone}"))),
+        (Some(_), Some(zone)) if old.floating.dns != new.floating.dns => {
+            changes.push(ConfigChange::changed(format!("names in {zone}")));
+        }
+        (Some(_), Some(_)) => {}
+    }
 }
 
 fn diff_peers(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {

@@ -46,6 +46,14 @@ pub const CONFIG_TABLES: &[ConfigTable] = &[
         "vip.check",
         "Health of the service behind the address: one of `tcp`, `http` and `exec`.",
     ),
+    table(
+        "dns",
+        "Names of floating addresses in DNS, kept by dynamic update (RFC 2136, RFC 8945).",
+    ),
+    list_of_tables(
+        "dns.name",
+        "A name for one floating address or several; at most 64. It is online if any of them is.",
+    ),
 ];
 
 const fn table(path: &'static str, doc: &'static str) -> ConfigTable {
@@ -80,6 +88,8 @@ const PORT_RANGE_SYNTAX: KeySyntax = KeySyntax::NumberOrText(
 const NODE_NAME_SYNTAX: KeySyntax =
     KeySyntax::Text("a name of 1 to 64 letters, digits, `.`, `_` or `-`");
 const PREFIX_SYNTAX: &str = "a prefix such as `10.1.0.0/24` or `fd01::/64`";
+const HOST_NAME_SYNTAX: KeySyntax =
+    KeySyntax::Text("a host's name: letters, digits and `-`, parts joined by `.`");
 const VIP_NAME_LIST: KeySyntax = KeySyntax::TextList("the name of another floating address");
 const VIP_ADDRESS_SYNTAX: KeySyntax = KeySyntax::TextOrList(
     "an address such as `10.1.0.80`, `10.1.0.80/24` or `fd01::80`, or `dhcp`",
@@ -445,6 +455,30 @@ config_keys! {
     /// Failures in a row that make a healthy service failed.
     VIP_CHECK_FALL = "vip.check.fall", KeySyntax::Number(CHECK_COUNT_LIMITS),
         Number(DEFAULT_CHECK_FALL as u64), Live, "1";
+
+    /// Primary server of the zone.
+    DNS_SERVER = "dns.server", KeySyntax::Text("an address such as `10.1.0.53` or `[fd01::53]:53`"),
+        Required, Live, r#""10.1.0.54""#;
+    /// Zone that the names are in.
+    DNS_ZONE = "dns.zone", HOST_NAME_SYNTAX, Required, Live, r#""cluster.example""#;
+    /// File of the TSIG key that may change the zone, as `tsig-keygen` writes it: HMAC-SHA-256,
+    /// HMAC-SHA-384 or HMAC-SHA-512. It is read for each update. A relative path starts at the
+    /// config file's directory.
+    DNS_KEY_FILE = "dns.key_file", KeySyntax::Text("the path of a key file"), Required, Live,
+        r#""/etc/netft/dns.key""#;
+    /// Time to live of the records.
+    DNS_TTL = "dns.ttl", KeySyntax::Number(DNS_TTL_LIMITS),
+        Number(DEFAULT_DNS_TTL as u64), Live, "60";
+
+    /// The name, without the zone.
+    DNS_NAME_NAME = "dns.name.name", HOST_NAME_SYNTAX, Required, Live, r#""www""#;
+    /// Floating addresses that the name leads to. Those that fit no network of a node are offline
+    /// there, which does not make the name fail.
+    DNS_NAME_MEMBERS = "dns.name.members", KeySyntax::TextList("the name of a floating address"),
+        Required, Live, r#"["db", "web"]"#;
+    /// Every member is registered, online or not: for clients that try one address after the other.
+    /// Otherwise those that are online.
+    DNS_NAME_REGISTER_ALL = "dns.name.register_all", KeySyntax::Flag, Flag(false), Live, "true";
 }
 
 #[cfg(test)]
@@ -462,6 +496,7 @@ mod tests {
             ("peer.class", MAX_CLASSES),
             ("peer.route", MAX_PEER_ROUTES),
             ("vip", MAX_VIPS),
+            ("dns.name", MAX_DNS_NAMES),
         ] {
             let texts = CONFIG_TABLES.iter().filter(|table| table.path == path);
             let text: String = texts.map(|table| table.doc).collect();

@@ -43,6 +43,11 @@ pub const MAX_PEER_ROUTES: usize = 64;
 /// Floating addresses one node can know.
 pub const MAX_VIPS: usize = 256;
 
+/// Most names of floating addresses in DNS.
+pub const MAX_DNS_NAMES: usize = 64;
+/// Time to live of a record in DNS, seconds.
+pub const DEFAULT_DNS_TTL: u32 = 300;
+
 /// Range and unit of a whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NumberLimits {
@@ -126,4 +131,5 @@ pub(super) const LEASE_LIMITS: NumberLimits =
 pub(super) const FAILBACK_LIMITS: NumberLimits = NumberLimits::new(0, 86_400_000, "ms");
 pub(super) const CHECK_TIME_LIMITS: NumberLimits = NumberLimits::new(10, 600_000, "ms");
 pub(super) const CHECK_COUNT_LIMITS: NumberLimits = NumberLimits::new(1, 100, "runs in a row");
+pub(super) const DNS_TTL_LIMITS: NumberLimits = NumberLimits::new(0, 604_800, "seconds");
 pub(super) const HTTP_STATUS_LIMITS: NumberLimits = NumberLimits::new(100, 599, "");

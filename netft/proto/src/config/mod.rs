@@ -7,6 +7,7 @@
 mod builder;
 mod check;
 mod diff;
+mod dns;
 mod key;
 pub mod keys;
 mod limits;
@@ -23,6 +24,7 @@ pub use crate::config::{
     builder::ConfigBuilder,
     check::ConfigError,
     diff::{ChangeKind, ConfigChange, RestartRequired, describe_timing, diff_configs},
+    dns::{DnsConfig, DnsName, host_name},
     key::{ChangeEffect, ConfigKey, ConfigTable, KeyDefault, KeySyntax},
     limits::*,
     network::{NetworkConfig, NetworkRole},

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::{
     config::{
+        dns::DnsConfig,
         limits::{
             DEFAULT_ADAPTER, DEFAULT_BUSY_POLL, DEFAULT_ETCD_PREFIX, DEFAULT_ETCD_TTL,
             DEFAULT_HISTORY, DEFAULT_HOLD_DOWN, DEFAULT_MTU, DEFAULT_MULTICAST, DEFAULT_PORT,
@@ -330,6 +331,8 @@ pub struct FloatingConfig {
     pub vips: Vec<VipConfig>,
     /// Votes on the owners of those with `ownership = "raft"`.
     pub ownership: OwnershipConfig,
+    /// Their names in DNS.
+    pub dns: Option<DnsConfig>,
 }
 
 /// Votes on the owners of floating addresses.

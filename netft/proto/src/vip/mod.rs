@@ -9,6 +9,7 @@ mod health;
 mod machine;
 pub mod ownership;
 mod partner;
+mod registrar;
 mod timing;
 mod token;
 mod types;
@@ -20,6 +21,9 @@ pub use crate::vip::{
     health::HealthCounter,
     machine::VipMachine,
     partner::{Partner, PartnerState, compare_definitions},
+    registrar::{
+        DnsRecord, DnsRegistrar, DnsUpdate, GroupState, MemberState, RecordState, is_registrable,
+    },
     timing::DEFEND_INTERVAL,
     token::FencingToken,
     types::{
