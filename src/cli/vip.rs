@@ -35,8 +35,21 @@ pub(super) enum VipCommand {
         /// Name of the address.
         #[arg(value_parser = node_name)]
         name: String,
+        /// For a cluster manager's agent (`ownership = "external"`): seconds of /proc/uptime before
+        /// it asked the manager; to be repeated until the address is online
+        #[arg(long = "asked", value_name = "UPTIME", value_parser = parse_uptime)]
+        asked_ms: Option<u64>,
     },
-    /// Let an address go (`ownership = "manual"`).
+    /// Renew the lease of an address that is online (`ownership = "external"`).
+    Renew {
+        /// Name of the address.
+        #[arg(value_parser = node_name)]
+        name: String,
+        /// Seconds of /proc/uptime before the agent asked the manager.
+        #[arg(long = "asked", value_name = "UPTIME", value_parser = parse_uptime)]
+        asked_ms: u64,
+    },
+    /// Let an address go (`ownership = "manual"` or `"external"`).
     Offline {
         /// Name of the address.
         #[arg(value_parser = node_name)]
@@ -97,7 +110,12 @@ pub(super) fn run_vip_command(
             let vip = find_vip(client, &name)?;
             return print_vip(&vip, json, out, || vips::why_text(&vip));
         }
-        VipCommand::Online { name } => (name, order_of("online")),
+        VipCommand::Online { name, asked_ms } => {
+            (name, VipOrder { asked_ms, ..order_of("online") })
+        }
+        VipCommand::Renew { name, asked_ms } => {
+            (name, VipOrder { asked_ms: Some(asked_ms), ..order_of("renew") })
+        }
         VipCommand::Offline { name } => (name, order_of("offline")),
         VipCommand::Announce { name } => (name, order_of("announce")),
         VipCommand::Remove { name } => (name, order_of("remove")),
@@ -116,6 +134,19 @@ pub(super) fn run_vip_command(
 
 fn order_of(action: &str) -> VipOrder {
     VipOrder { action: action.to_owned(), ..VipOrder::default() }
+}
+
+/// Milliseconds of a line of /proc/uptime, which counts in hundredths of seconds.
+fn parse_uptime(text: &str) -> Result<u64, String> {
+    let refused = || "seconds as in /proc/uptime, such as 12345.67".to_owned();
+    let (seconds, hundredths) = text.split_once('.').unwrap_or((text, "00"));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if hundredths.len() != 2 || !is_number(seconds) || !is_number(hundredths) {
+        return Err(refused());
+    }
+    let seconds: u64 = seconds.parse().map_err(|_| refused())?;
+    let hundredths: u64 = hundredths.parse().map_err(|_| refused())?;
+    seconds.checked_mul(1000).map(|millis| millis + 10 * hundredths).ok_or_else(refused)
 }
 
 fn find_vip(client: &DaemonClient, name: &str) -> Result<VipBody, ExitError> {

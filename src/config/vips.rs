@@ -22,6 +22,9 @@ use super::{
     value::TomlValue,
 };
 
+/// Shortest lease that a cluster manager's agent can renew in time.
+const MIN_EXTERNAL_LEASE: Duration = Duration::from_secs(2);
+
 /// Reports an address that cannot be a physical one.
 type AddressCheck<'a> = &'a dyn Fn(&mut FieldReader, IpAddr, &ByteSpan);
 
@@ -125,9 +128,17 @@ fn read_vip(
     let mut config = VipConfig::new(name, addresses);
     (config.interface, config.network) = interface;
     config.ownership = ownership.unwrap_or_default();
+    config.lease = config.ownership.default_lease();
     config.fence = fence.unwrap_or_default();
     let from_millis = Duration::from_millis;
     reader.store_duration(&mut config.lease, &vip.lease, &keys::VIP_LEASE, from_millis);
+    if let (VipOwnership::External, Some(lease)) = (config.ownership, &vip.lease)
+        && config.lease < MIN_EXTERNAL_LEASE
+    {
+        let message = "a cluster manager renews a lease once in seconds".to_owned();
+        let problem = ConfigProblem::at_span(lease.span(), message, "shorter than 2000 ms");
+        reader.report_problem(problem.with_help("leave it out: then it is 15 s"));
+    }
     reader.store_flag(&mut config.source, &vip.source, &keys::VIP_SOURCE);
     reader.store_flag(&mut config.follow, &vip.follow, &keys::VIP_FOLLOW);
     let preferred = reader.read_list(&vip.preferred, &keys::VIP_PREFERRED, node_name);
@@ -517,6 +528,7 @@ mod tests {
                 "`dhcp` beside other",
             ),
             (full("lease = 5"), ":10:", "from 100 to 60000 ms"),
+            (full("ownership = \"external\"\nlease = 400"), ":11:", "once in seconds"),
             (full("fence = \"yes\""), ":10:", "`nftables` or `none`"),
             (full("ownership = \"me\""), ":10:", "`ownership` is"),
             (full("preferred = [\"c\"]"), ":10:", "there is no node \"c\""),

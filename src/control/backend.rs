@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     exit::ExitError,
-    vip::{VipError, VipHandle},
+    vip::{AgentOrder, VipError, VipHandle},
 };
 
 /// An order to hand the adapter over to a successor process.
@@ -124,6 +124,18 @@ pub trait ControlBackend: Send + Sync + 'static {
     /// The engine that decides on owners; `None` without one.
     fn ownership_view(&self) -> Option<OwnershipView> {
         None
+    }
+
+    /// Carries out an order of a cluster manager's agent; what came of it.
+    ///
+    /// # Errors
+    /// See [`VipError`]: the order is void.
+    fn order_vip(
+        &self,
+        _name: &str,
+        _order: AgentOrder,
+    ) -> impl Future<Output = Result<String, VipError>> + Send {
+        std::future::ready(Err(VipError::Closed))
     }
 
     /// Moves a floating address to a node, or to any; returns its name.

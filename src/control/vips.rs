@@ -1,13 +1,18 @@
 //! Floating addresses on the control socket.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
-use netft::config::{DHCP_WORD, VipConfig, adapter_name, node_name, vip_address};
+use netft::{
+    Time,
+    config::{DHCP_WORD, VipConfig, adapter_name, node_name, vip_address},
+};
 
 use super::{
     backend::ControlBackend,
     schema::{DaemonStatus, PeerView, VipCounts, VipList, VipOrder, VipOrderDone},
 };
-use crate::vip::VipError;
+use crate::vip::{AgentOrder, VipError};
 
 /// Every floating address, by name, and the engine that decides on owners.
 pub(super) async fn to_vip_list<N: ControlBackend>(node: &N) -> VipList {
@@ -51,6 +56,11 @@ pub(super) async fn carry_out_order<N: ControlBackend>(
 ) -> Result<VipOrderDone, VipError> {
     let handle = node.vip_handle().await.ok_or(VipError::Closed)?;
     let done = match order.action.as_str() {
+        "online" | "renew" if order.asked_ms.is_some() => {
+            let asked = Time::ZERO + Duration::from_millis(order.asked_ms.unwrap_or_default());
+            let is_start = order.action == "online";
+            node.order_vip(name, AgentOrder { asked, is_start }).await?
+        }
         "online" => {
             handle.set_online(name).await?;
             format!("{name} is wanted on this node")

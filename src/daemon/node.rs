@@ -42,7 +42,8 @@ use crate::{
     ownership::{OwnershipRequest, clock, raft::EngineStatus},
     vip,
     vip::{
-        NameBoard, NameView, PartnerBook, PartnerView, VipError, VipHandle, VipPeers, VipReport,
+        AgentOrder, NameBoard, NameView, PartnerBook, PartnerView, VipError, VipHandle, VipPeers,
+        VipReport,
     },
 };
 
@@ -360,13 +361,18 @@ impl ControlBackend for RunningNode {
         })
     }
 
+    async fn order_vip(&self, name: &str, order: AgentOrder) -> Result<String, VipError> {
+        let handle = self.vips.get().ok_or(VipError::Closed)?;
+        vip::carry_out_agent_order(handle, self, name, order).await
+    }
+
     async fn move_vip(&self, name: &str, to: Option<&str>) -> Result<String, VipError> {
         let config = self.config().await.ok_or(VipError::Closed)?;
         let vip = config.floating.vips.iter().find(|vip| vip.name == name);
         let engine = match vip.map(|vip| vip.ownership) {
             Some(VipOwnership::Raft) => self.ownership.get().map(|engine| &engine.requests),
             Some(VipOwnership::Etcd) => self.etcd.get(),
-            Some(VipOwnership::Manual) | None => None,
+            Some(VipOwnership::Manual | VipOwnership::External) | None => None,
         };
         if let Some(requests) = engine {
             return self.request_move(requests, name, to).await;

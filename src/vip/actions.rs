@@ -12,6 +12,7 @@ use netft::{
 use tokio::sync::mpsc;
 
 use super::{
+    agent_order::OWNERSHIP_LOG,
     command::run_command,
     entry::VipEntry,
     service::{VipReport, VipService},
@@ -122,13 +123,17 @@ impl VipService {
             }
             VipAction::Released(token) => {
                 entry.add_history(time, format!("let go by decision {token}"));
-                if entry.config.ownership != VipOwnership::Manual {
+                if entry.config.ownership == VipOwnership::External {
+                    let now = time.as_nanos();
+                    tracing::debug!(target: OWNERSHIP_LOG, vip = %name, %token, now, "ownership: let go");
+                }
+                if entry.config.ownership.has_engine() {
                     let vip = Arc::clone(name);
                     self.tell_engine(OwnershipRequest::Released { vip, token });
                 }
             }
             VipAction::Able(able) => {
-                if entry.config.ownership != VipOwnership::Manual {
+                if entry.config.ownership.has_engine() {
                     let (vip, is_able) = (Arc::clone(name), able.is_ok());
                     let (reason, role_since) = (able.err(), entry.role_since);
                     self.tell_engine(OwnershipRequest::Able { vip, is_able, reason, role_since });

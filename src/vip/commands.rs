@@ -31,12 +31,25 @@ impl VipService {
                 let _ = reply.send(done.and_then(|()| self.require_online(&name)));
             }
             VipCommand::Offline(name, reply) => {
-                let done = self.set_wanted(&name, false, false);
+                let token = self.next_token();
+                let done = match self.entries.get_mut(name.as_str()) {
+                    Some(entry) if entry.config.ownership == VipOwnership::External => {
+                        entry.stop_external(token);
+                        Ok(())
+                    }
+                    _ => self.set_wanted(&name, false, false),
+                };
                 self.carry_out().await;
                 let _ = reply.send(done);
             }
             VipCommand::Give(name, reason, reply) => {
                 let done = self.give(&name, &reason);
+                self.carry_out().await;
+                let _ = reply.send(done);
+            }
+            VipCommand::External(name, step, reply) => {
+                let token = self.next_token();
+                let done = self.entry(&name).and_then(|entry| entry.on_external(token, step));
                 self.carry_out().await;
                 let _ = reply.send(done);
             }
@@ -82,6 +95,9 @@ impl VipService {
         let entry = self.entry(name)?;
         match entry.config.ownership {
             VipOwnership::Manual => Ok(entry),
+            VipOwnership::External => Err(VipError::Refused(format!(
+                "a cluster manager decides on the owner of {name}: tell it to move the address"
+            ))),
             engine => Err(VipError::Refused(format!(
                 "the owner of {name} is decided by `ownership = {:?}`",
                 engine.as_str()
@@ -187,7 +203,7 @@ impl VipService {
         self.dhcp.finish_releases(time, &mut self.entries);
         for name in names {
             let Some(entry) = self.entries.remove(name) else { continue };
-            if entry.config.ownership != VipOwnership::Manual {
+            if entry.config.ownership.has_engine() {
                 let (vip, reason) = (Arc::clone(name), Some("it was removed".to_owned()));
                 let able = OwnershipRequest::Able { vip, is_able: false, reason, role_since: None };
                 self.tell_engine(able);

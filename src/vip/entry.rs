@@ -10,6 +10,7 @@ use netft::{
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
+    agent_order::ExternalEntry,
     assigned::AssignedAddress,
     checks::{HealthReport, run_check},
     view::{VipHistoryLine, VipLeaseView, VipView},
@@ -50,6 +51,7 @@ pub(super) struct VipEntry {
     /// Why it is the owner.
     pub(super) cause: Option<Arc<str>>,
     pub(super) wish: Option<ManualWish>,
+    pub(super) external: ExternalEntry,
     /// Since when the check has passed that it follows.
     pub(super) role_since: Option<Time>,
     since: Time,
@@ -92,6 +94,7 @@ impl VipEntry {
             owner: None,
             cause: None,
             wish: None,
+            external: ExternalEntry::default(),
             role_since: None,
             since: now,
             history: VecDeque::new(),

@@ -13,6 +13,8 @@ use super::{
 
 const WHAT_DEFINITIONS: &str = "definitions";
 const WHAT_LEASE: &str = "lease";
+/// Question of a node that is about to take an address.
+pub(super) const WHAT_FREE: &str = "free";
 /// Longest that a hand-over takes.
 pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -21,9 +23,10 @@ pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct HandOverRequest {
     /// Name of the address.
     pub vip: String,
-    /// `take`: the sender has let it go. `give`: let it go, for the sender. `definitions`: tell the
-    /// digests of the definitions; `vip` is that of all definitions of the sender. `lease`: know
-    /// the DHCP lease of the address.
+    /// `take`: the sender has let it go. `give`: let it go, for the sender. `free`: say that this
+    /// node neither has it nor is about to take it. `definitions`: tell the digests of the
+    /// definitions; `vip` is that of all definitions of the sender. `lease`: know the DHCP lease of
+    /// the address.
     pub what: String,
     /// The DHCP lease; null: it is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,6 +149,19 @@ async fn fetch_address(
 }
 
 async fn ask_node(peers: &impl VipPeers, node: &str, vip: &str, what: &str) -> Result<(), String> {
+    query_node(peers, node, vip, what).await?
+}
+
+/// The answer of a node to a request: its refusal, if it refuses.
+///
+/// # Errors
+/// It gave no answer.
+pub(super) async fn query_node(
+    peers: &impl VipPeers,
+    node: &str,
+    vip: &str,
+    what: &str,
+) -> Result<Result<(), String>, String> {
     let request = HandOverRequest::new(vip, what);
     let bytes = serde_json::to_vec(&request).map_err(|error| error.to_string())?;
     let answer = match tokio::time::timeout(HAND_OVER_TIMEOUT, peers.ask(node, bytes)).await {
@@ -154,7 +170,7 @@ async fn ask_node(peers: &impl VipPeers, node: &str, vip: &str, what: &str) -> R
     };
     let answer: HandOverAnswer =
         serde_json::from_slice(&answer).map_err(|_| "malformed answer".to_owned())?;
-    answer.error.map_or(Ok(()), Err)
+    Ok(answer.error.map_or(Ok(()), Err))
 }
 
 /// Answer to a request of an authenticated peer.
@@ -183,9 +199,12 @@ pub async fn answer_hand_over(
         let answer = serde_json::to_vec(&HandOverAnswer { error: None, definitions: None }).ok()?;
         return Some(AnsweredHandOver { answer, is_news: false });
     }
-    tracing::info!(peer, vip = request.vip, "a peer hands over a floating address");
+    if request.what != WHAT_FREE {
+        tracing::info!(peer, vip = request.vip, "a peer hands over a floating address");
+    }
     let done = match request.what.as_str() {
         "take" => handle.take(&request.vip).await,
+        WHAT_FREE => handle.require_free(&request.vip).await,
         "give" => handle.give(&request.vip, "moved to the node that asked for it").await,
         _ => return None,
     };

@@ -3,7 +3,7 @@
 use netft::config::VipConfig;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{lease_record::LeaseRecord, view::VipView};
+use super::{agent_order::ExternalStep, lease_record::LeaseRecord, view::VipView};
 
 /// A command that was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +35,8 @@ pub enum VipCommand {
     Take(String, VipReply),
     /// It is let go if this node has it; answered once the kernel is silent. The reason.
     Give(String, String, VipReply),
+    /// A step of an order of a cluster manager's agent; what came of it.
+    External(String, ExternalStep, oneshot::Sender<Result<String, VipError>>),
     /// It is announced again.
     Announce(String, VipReply),
     /// It is added until netftd stops.
@@ -112,6 +114,32 @@ impl VipHandle {
     pub async fn give(&self, name: &str, reason: &str) -> Result<(), VipError> {
         let reason = reason.to_owned();
         self.command(|reply| VipCommand::Give(name.to_owned(), reason, reply)).await
+    }
+
+    /// Carries out a step of an order of a cluster manager's agent; what came of it.
+    ///
+    /// # Errors
+    /// See [`VipError`]: the order is void.
+    pub(super) async fn take_external(
+        &self,
+        name: &str,
+        step: ExternalStep,
+    ) -> Result<String, VipError> {
+        let (reply, done) = oneshot::channel();
+        let command = VipCommand::External(name.to_owned(), step, reply);
+        self.0.send(command).await.map_err(|_| VipError::Closed)?;
+        done.await.map_err(|_| VipError::Closed)?
+    }
+
+    /// Succeeds if this node neither has an address nor is about to take it.
+    ///
+    /// # Errors
+    /// It has, or is.
+    pub async fn require_free(&self, name: &str) -> Result<(), VipError> {
+        match self.take_external(name, ExternalStep::Query).await {
+            Ok(_) | Err(VipError::Unknown(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Announces an address again.

@@ -5,6 +5,7 @@
 //! the owner.
 
 mod actions;
+mod agent_order;
 mod assigned;
 mod checks;
 mod cleanup;
@@ -14,6 +15,7 @@ mod dhcp;
 mod dns_key;
 mod dns_message;
 mod entry;
+mod external;
 mod hand_over;
 mod handle;
 mod interface;
@@ -26,7 +28,9 @@ mod service;
 mod view;
 
 pub use self::{
+    agent_order::AgentOrder,
     cleanup::remove_leftover_vips,
+    external::carry_out_agent_order,
     hand_over::{
         AnsweredHandOver, HAND_OVER_TIMEOUT, HandOverRequest, VipPeers, answer_hand_over,
         ask_definitions, move_address, read_definitions,

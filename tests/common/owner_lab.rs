@@ -93,8 +93,7 @@ impl OwnerLab {
     pub fn await_owner(&self, is_good: impl Fn(u8) -> bool) -> u8 {
         let start = Instant::now();
         loop {
-            let owner = self.lab.node_netns(CLIENT).run_inside(ask_owner);
-            if let Some(owner) = owner.filter(|owner| is_good(*owner)) {
+            if let Some(owner) = self.ask_once().filter(|owner| is_good(*owner)) {
                 return owner;
             }
             assert!(start.elapsed() < DEADLINE, "nobody answers:\n{}", self.all_logs());
@@ -102,12 +101,17 @@ impl OwnerLab {
         }
     }
 
+    /// The node that answers the client at this moment.
+    pub fn ask_once(&self) -> Option<u8> {
+        self.lab.node_netns(CLIENT).run_inside(ask_owner)
+    }
+
     /// Waits until the address is not answered for, and that not only once.
     pub fn await_silence(&self) {
         let start = Instant::now();
         let mut refusals = 0;
         while refusals < SILENT_ASKS {
-            let is_answered = self.lab.node_netns(CLIENT).run_inside(ask_owner).is_some();
+            let is_answered = self.ask_once().is_some();
             refusals = if is_answered { 0 } else { refusals + 1 };
             assert!(start.elapsed() < DEADLINE, "it is answered for:\n{}", self.all_logs());
             thread::sleep(Duration::from_millis(5));

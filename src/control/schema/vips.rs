@@ -81,11 +81,15 @@ impl OwnershipView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VipOrder {
-    /// `online`, `offline`, `move`, `announce`, `add` or `remove`.
+    /// `online`, `renew`, `offline`, `move`, `announce`, `add` or `remove`.
     pub action: String,
     /// Node that shall have it (`move`).
     #[serde(default)]
     pub to: Option<String>,
+    /// Moment before a cluster manager's agent asked it, in milliseconds since the start of the
+    /// machine (`online` and `renew` with `ownership = "external"`).
+    #[serde(default)]
+    pub asked_ms: Option<u64>,
     /// Its addresses (`add`).
     #[serde(default)]
     pub addresses: Vec<String>,

@@ -393,12 +393,12 @@ config_keys! {
         Described("the one that contains the address"), Live, r#""10.1.0.0/24""#;
     /// Who decides on the owner: `manual`, the operator by `netft vip online`, `offline` and
     /// `move`; `raft`, the nodes that vote, by the keys below; `etcd`, an
-    /// etcd cluster.
-    VIP_OWNERSHIP = "vip.ownership", KeySyntax::Choice(&["manual", "raft", "etcd"]),
+    /// etcd cluster; `external`, a cluster manager by the agent `netft-vip`.
+    VIP_OWNERSHIP = "vip.ownership", KeySyntax::Choice(&["manual", "raft", "etcd", "external"]),
         Text("manual"), Live, r#""raft""#;
     /// How long the owner may answer without a renewal.
     VIP_LEASE = "vip.lease", KeySyntax::Number(LEASE_LIMITS),
-        Number(DEFAULT_LEASE.as_millis() as u64), Live, "1000";
+        Described("400; 15000 with `ownership = \"external\"`"), Live, "1000";
     /// How the kernel enforces the lease: `nftables` drops the packets and ARP answers of a node
     /// whose lease ended, whatever state netftd is in; `none` does not.
     VIP_FENCE = "vip.fence", KeySyntax::Choice(&["nftables", "none"]),

@@ -83,6 +83,8 @@ impl fmt::Display for NumberLimits {
 pub const MAX_LEASE: Duration = Duration::from_secs(60);
 /// The default lease of a floating address.
 pub const DEFAULT_LEASE: Duration = Duration::from_millis(400);
+/// The same where a cluster manager renews it, by a program that runs once in seconds.
+pub const DEFAULT_EXTERNAL_LEASE: Duration = Duration::from_secs(15);
 /// `ownership.etcd.prefix`.
 pub const DEFAULT_ETCD_PREFIX: &str = "/netft/";
 /// `ownership.etcd.ttl`.

@@ -5,8 +5,8 @@ use std::{net::IpAddr, time::Duration};
 use ipnet::IpNet;
 
 use crate::config::limits::{
-    DEFAULT_CHECK_FALL, DEFAULT_CHECK_RISE, DEFAULT_CHECK_TIMEOUT, DEFAULT_HOOK_TIMEOUT,
-    DEFAULT_LEASE,
+    DEFAULT_CHECK_FALL, DEFAULT_CHECK_RISE, DEFAULT_CHECK_TIMEOUT, DEFAULT_EXTERNAL_LEASE,
+    DEFAULT_HOOK_TIMEOUT, DEFAULT_LEASE,
 };
 
 /// Stands in the config for an address that a DHCP server assigns.
@@ -67,6 +67,8 @@ pub enum VipOwnership {
     Raft,
     /// Leases of an etcd cluster (`[ownership.etcd]`).
     Etcd,
+    /// A cluster manager, whose agent asks for each lease.
+    External,
 }
 
 impl VipOwnership {
@@ -76,12 +78,27 @@ impl VipOwnership {
             Self::Manual => "manual",
             Self::Raft => "raft",
             Self::Etcd => "etcd",
+            Self::External => "external",
         }
     }
 
     /// The engine of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Manual, Self::Raft, Self::Etcd].into_iter().find(|engine| engine.as_str() == name)
+        let all = [Self::Manual, Self::Raft, Self::Etcd, Self::External];
+        all.into_iter().find(|engine| engine.as_str() == name)
+    }
+
+    /// True if an engine of netftd decides.
+    pub const fn has_engine(self) -> bool {
+        matches!(self, Self::Raft | Self::Etcd)
+    }
+
+    /// Length of a lease that the config does not give.
+    pub const fn default_lease(self) -> Duration {
+        match self {
+            Self::External => DEFAULT_EXTERNAL_LEASE,
+            Self::Manual | Self::Raft | Self::Etcd => DEFAULT_LEASE,
+        }
     }
 }
 

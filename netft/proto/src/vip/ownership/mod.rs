@@ -9,12 +9,14 @@
 //! | [`LeaseHolder`] | at every node: asks for leases, and lets addresses go |
 //! | [`EtcdHolder`] | with etcd instead of a leader: holds leases, claims addresses, lets them go |
 //! | [`ElectionTurns`] | at a voter: when it begins an election because the leader is lost |
+//! | [`ExternalLease`] | with a cluster manager: when its word is a lease |
 //! | [`AckClock`], [`VoteAges`] | bound the leases that an earlier leader may have granted |
 
 mod able_nodes;
 mod ack_age;
 mod election_turns;
 mod etcd;
+mod external;
 mod holder;
 mod leader;
 mod lease;
@@ -29,6 +31,10 @@ pub use crate::vip::ownership::{
     ack_age::{AckClock, VoteAges},
     election_turns::ElectionTurns,
     etcd::{EtcdEntry, EtcdHolder, EtcdServer, EtcdView, EtcdWrite, LeaseProof},
+    external::{
+        ANSWER_TIMEOUT, ExternalAnswer, ExternalLease, ExternalOrder, START_ANSWER_TIMEOUT,
+        StartAnswer,
+    },
     holder::{HolderUpdate, LeaseHolder},
     leader::OwnershipLeader,
     lease::LeaseRules,
