@@ -26,13 +26,16 @@ struct EtcdServer {
     process: Option<Child>,
     folder: PathBuf,
     url: String,
+    /// It speaks TLS, and asks for certificates, with the files in its folder.
+    is_secure: bool,
 }
 
 impl EtcdServer {
-    fn start(lab: &Lab, folder: PathBuf) -> Self {
+    fn start(lab: &Lab, folder: PathBuf, is_secure: bool) -> Self {
         let addr = lab.node_address(0, CLIENT, false);
-        let url = format!("http://{addr}:{ETCD_PORT}");
-        let mut this = Self { process: None, folder, url };
+        let scheme = if is_secure { "https" } else { "http" };
+        let url = format!("{scheme}://{addr}:{ETCD_PORT}");
+        let mut this = Self { process: None, folder, url, is_secure };
         this.spawn(lab);
         this
     }
@@ -50,8 +53,13 @@ impl EtcdServer {
             .args(["--initial-cluster", &format!("one={peer}")])
             .stdout(Stdio::null())
             .stderr(log);
+        if self.is_secure {
+            let file = |name: &str| self.folder.join(name).display().to_string();
+            command.args(["--client-cert-auth", "--trusted-ca-file", &file("authority.pem")]);
+            command.args(["--cert-file", &file("leaf.pem"), "--key-file", &file("leaf.key")]);
+        }
         self.process = Some(command.spawn().unwrap());
-        let at = self.url.trim_start_matches("http://").to_owned();
+        let at = self.url.split_once("://").unwrap().1.to_owned();
         let start = Instant::now();
         while netns.run_inside(|| TcpStream::connect(&at).is_err()) {
             assert!(start.elapsed() < DEADLINE, "etcd does not listen at {at}");
@@ -81,13 +89,70 @@ fn has_etcd() -> bool {
 /// The nodes and their etcd; the server ends with its variable.
 fn start_nodes(folder: &std::path::Path) -> (OwnerLab, EtcdServer) {
     let lab = OwnerLab::hosts();
-    let etcd = EtcdServer::start(&lab, folder.to_owned());
+    let etcd = EtcdServer::start(&lab, folder.to_owned(), false);
     let common = format!(
         "[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"etcd\"\n\n\
          [ownership.etcd]\nendpoints = [\"{}\"]\n",
         etcd.url
     );
     (OwnerLab::start(lab, &common, &[]), etcd)
+}
+
+/// Two authorities, and a certificate of the first one for an address, in a folder.
+const CERTIFICATES: &str = r#"
+new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1.key" -subj "/CN=$1" -days 2 "${@:2}"; }
+new authority -x509 -out authority.pem
+new stranger -x509 -out stranger.pem
+new leaf -addext "subjectAltName=IP:$ADDRESS" -out leaf.csr
+openssl x509 -req -in leaf.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -copy_extensions copy -out leaf.pem
+"#;
+
+fn make_certificates(folder: &std::path::Path, address: &str) {
+    let mut command = Command::new("bash");
+    command.args(["-euc", CERTIFICATES]).env("ADDRESS", address).current_dir(folder);
+    let made = command.output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+/// F-73.
+#[test]
+fn f_73_tls_with_the_right_authority_and_certificate_alone_gives_a_lease() {
+    in_namespace("f_73_tls_with_the_right_authority_and_certificate_alone_gives_a_lease", || {
+        let is_there = Command::new("openssl").arg("version").stdout(Stdio::null()).status();
+        if !has_programs(&["nft", "ip"])
+            || !has_etcd()
+            || skip_without_server(is_there.is_ok(), "openssl")
+        {
+            return;
+        }
+        let (folder, lab) = (tempfile::tempdir().unwrap(), OwnerLab::hosts());
+        make_certificates(folder.path(), &lab.node_address(0, CLIENT, false).to_string());
+        let etcd = EtcdServer::start(&lab, folder.path().to_owned(), true);
+        let common = format!(
+            "[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"etcd\"\n\n\
+             [ownership.etcd]\nendpoints = [\"{}\"]\n",
+            etcd.url
+        );
+        let file = |key: &str, name: &str| format!("{key} = {:?}\n", folder.path().join(name));
+        let client = file("certificate_file", "leaf.pem") + &file("key_file", "leaf.key");
+        let right = file("ca_file", "authority.pem") + &client;
+        let wrong = [file("ca_file", "stranger.pem") + &client, file("ca_file", "authority.pem")];
+        let test = OwnerLab::start(lab, &common, &[&wrong[0], &right, &wrong[1]]);
+        test.await_owner(|node| node == 1);
+        let list = test.run_netft(1, &["vip", "list"]);
+        assert!(list.contains("answered") && list.contains("lease of 2.0 s"), "{list}");
+        for node in [0, 2] {
+            let list = test.run_netft(node, &["vip", "list"]);
+            assert!(list.contains("no etcd server answers"), "{list}");
+            let metrics = test.run_netft(node, &["metrics"]);
+            assert!(metrics.contains("netft_etcd_answers 0"), "{metrics}");
+        }
+        let why = test.run_netft(0, &["vip", "why", "web"]);
+        assert!(why.contains("no TLS: invalid peer certificate"), "{why}");
+        let metrics = test.run_netft(1, &["metrics"]);
+        assert!(metrics.contains("netft_etcd_answers 1"), "{metrics}");
+        assert!(metrics.contains("netft_vip_renewed_seconds{vip=\"web\"}"), "{metrics}");
+    });
 }
 
 /// F-70: owner killed, stopped and cut off from etcd.

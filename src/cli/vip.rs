@@ -157,7 +157,7 @@ fn find_vip(client: &DaemonClient, name: &str) -> Result<VipBody, ExitError> {
             "there is no floating address {name:?}: `netft vip list` shows them"
         ))
     })?;
-    let engine = list.ownership.filter(|engine| engine.engine == vip.ownership);
+    let engine = list.engines.into_iter().find(|engine| engine.engine == vip.ownership);
     let names = list.names.into_iter().filter(|name| name.members.contains(&vip.name)).collect();
     Ok(VipBody { vip, engine, names })
 }

@@ -2,22 +2,25 @@
 
 use std::time::Duration;
 
-use netft::config::{EtcdConfig, VipOwnership, keys};
+use netft::config::{EtcdConfig, EtcdTls, VipOwnership, keys};
 use toml::Spanned;
 
 use super::{
+    metrics::pair_tls_files,
     problem::ConfigProblem,
     raw,
     raw::OptionalField,
-    reader::{FieldReader, absolute_path},
+    reader::{ByteSpan, FieldReader, absolute_path},
 };
 
 /// Longest prefix of the keys, bytes.
 const MAX_PREFIX_LEN: usize = 200;
+const HTTPS_SCHEME: &str = "https://";
 
 pub(super) fn read_etcd(reader: &mut FieldReader, table: &raw::EtcdTable) -> EtcdConfig {
     let mut config = EtcdConfig::default();
     let endpoints = reader.read_list(&table.endpoints, &keys::ETCD_ENDPOINTS, parse_endpoint);
+    config.tls = read_tls(reader, table, &endpoints);
     config.endpoints = endpoints.into_iter().map(|(endpoint, _)| endpoint).collect();
     if let Some((prefix, _)) = reader.parse_text(&table.prefix, &keys::ETCD_PREFIX, parse_prefix) {
         config.prefix = prefix;
@@ -44,6 +47,43 @@ pub(super) fn read_etcd(reader: &mut FieldReader, table: &raw::EtcdTable) -> Etc
     config
 }
 
+/// The files for TLS. All servers are asked the same way: the next one may be any of them.
+fn read_tls(
+    reader: &mut FieldReader,
+    table: &raw::EtcdTable,
+    endpoints: &[(String, ByteSpan)],
+) -> Option<EtcdTls> {
+    let authorities = reader.parse_text(&table.ca_file, &keys::ETCD_CA_FILE, absolute_path);
+    let certificate = &table.certificate_file;
+    let certificate = reader.parse_text(certificate, &keys::ETCD_CERTIFICATE_FILE, absolute_path);
+    let key = reader.parse_text(&table.key_file, &keys::ETCD_KEY_FILE, absolute_path);
+    let given = certificate.as_ref().or(key.as_ref()).map(|(_, span)| span.clone());
+    let client = pair_tls_files(reader, certificate, key);
+    let is_secure = |(url, _): &&(String, ByteSpan)| url.starts_with(HTTPS_SCHEME);
+    match (&authorities, endpoints.iter().find(is_secure)) {
+        (None, Some((_, span))) => {
+            let message = "`https` without `ca_file`".to_owned();
+            let problem = ConfigProblem::at_span(span.clone(), message, "over TLS");
+            let help = "name the certificate of the authority that signed the servers'";
+            reader.report_problem(problem.with_help(help));
+        }
+        (Some(_), _) if !endpoints.iter().all(|endpoint| is_secure(&endpoint)) => {
+            let plain = endpoints.iter().find(|endpoint| !is_secure(endpoint));
+            if let Some((_, span)) = plain {
+                let message = "`ca_file` with an endpoint in the clear".to_owned();
+                let problem = ConfigProblem::at_span(span.clone(), message, "no TLS");
+                reader.report_problem(problem.with_help("write `https://` at every endpoint"));
+            }
+        }
+        _ => {}
+    }
+    if let (None, Some(span)) = (&authorities, given) {
+        let message = "a certificate for etcd without `ca_file`".to_owned();
+        reader.report_problem(ConfigProblem::at_span(span, message, "needs `ca_file`"));
+    }
+    authorities.map(|(authorities, _)| EtcdTls { authorities, client })
+}
+
 /// Reports addresses that etcd decides on without an etcd cluster.
 pub(super) fn require_endpoints(
     reader: &mut FieldReader,
@@ -66,20 +106,18 @@ pub(super) fn require_endpoints(
     }
 }
 
-/// The host and the port of a URL.
+/// The URL of a server: scheme, host and port.
 fn parse_endpoint(text: &str) -> Result<String, String> {
-    if text.starts_with("https://") {
-        return Err("https is not supported: give a server's http address".to_owned());
-    }
-    let rest = text.strip_prefix("http://").ok_or("it does not start with `http://`")?;
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let rest = text.strip_prefix(HTTPS_SCHEME).or_else(|| text.strip_prefix("http://"));
+    let rest = rest.ok_or("it starts with neither `http://` nor `https://`")?;
     let (host, port) = rest.rsplit_once(':').ok_or("it has no port")?;
     if !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err("its port is no number from 1 to 65535".to_owned());
     }
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
     match !host.is_empty() && host.chars().all(is_name) {
-        true => Ok(rest.to_owned()),
+        true => Ok(text.to_owned()),
         false => Err("its host is no name and no address".to_owned()),
     }
 }
@@ -104,20 +142,43 @@ mod tests {
     #[test]
     fn an_endpoint_is_a_host_with_a_port() {
         for (text, expected) in [
-            ("http://10.1.0.5:2379", "10.1.0.5:2379"),
-            ("http://etcd-1.example:2379/", "etcd-1.example:2379"),
-            ("http://[fd00::5]:2379", "[fd00::5]:2379"),
+            ("http://10.1.0.5:2379", "http://10.1.0.5:2379"),
+            ("https://etcd-1.example:2379/", "https://etcd-1.example:2379"),
+            ("http://[fd00::5]:2379", "http://[fd00::5]:2379"),
         ] {
             assert_eq!(parse_endpoint(text).unwrap(), expected);
         }
         for (text, word) in [
-            ("https://10.1.0.5:2379", "https is not supported"),
             ("10.1.0.5:2379", "http://"),
             ("http://10.1.0.5", "no port"),
             ("http://10.1.0.5:0", "port"),
             ("http://user@host:2379", "host"),
         ] {
             assert!(parse_endpoint(text).unwrap_err().contains(word), "{text}");
+        }
+        let read = |text: &str| {
+            let mut reader = FieldReader::default();
+            let config = read_etcd(&mut reader, &toml::from_str(text).unwrap());
+            match reader.problems.first() {
+                Some(problem) => Err(format!("{problem:?}")),
+                None => Ok(config.tls),
+            }
+        };
+        let (secure, plain) = ("endpoints = [\"https://a:1\"]\n", "endpoints = [\"http://a:1\"]\n");
+        let authority = "ca_file = \"/ca\"\n";
+        let tls = read(&format!("{secure}{authority}")).unwrap().unwrap();
+        assert_eq!((tls.authorities, tls.client), ("/ca".into(), None));
+        let client = "certificate_file = \"/c\"\nkey_file = \"/k\"\n";
+        let tls = read(&format!("{secure}{authority}{client}")).unwrap().unwrap();
+        assert_eq!(tls.client.unwrap().key, std::path::PathBuf::from("/k"));
+        for (text, word) in [
+            (secure.to_owned(), "without `ca_file`"),
+            (format!("{plain}{authority}"), "in the clear"),
+            (format!("{plain}{client}"), "a certificate for etcd without `ca_file`"),
+            (format!("{secure}{authority}key_file = \"/k\"\n"), "`certificate_file` is missing"),
+        ] {
+            let refused = read(&text).unwrap_err();
+            assert!(refused.contains(word), "{text}: {refused}");
         }
         assert!(parse_prefix("/netft").is_err() && parse_prefix("/a b/").is_err());
     }

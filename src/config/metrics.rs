@@ -48,7 +48,7 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// A certificate and its key; one without the other is refused.
-fn pair_tls_files(
+pub(super) fn pair_tls_files(
     reader: &mut FieldReader,
     certificate: Option<(PathBuf, ByteSpan)>,
     key: Option<(PathBuf, ByteSpan)>,

@@ -70,6 +70,9 @@ pub(super) struct OwnershipTable {
 #[serde(deny_unknown_fields)]
 pub(super) struct EtcdTable {
     pub(super) endpoints: OptionalField,
+    pub(super) ca_file: OptionalField,
+    pub(super) certificate_file: OptionalField,
+    pub(super) key_file: OptionalField,
     pub(super) prefix: OptionalField,
     pub(super) ttl: OptionalField,
     pub(super) user: OptionalField,

@@ -294,6 +294,13 @@ fn a_key_changes_with_a_reload_or_a_restart_as_the_table_says() {
                 without_tcp.with("vip.check.http", "\"http://127.0.0.1:8008/\"")
             }
             "vip.hook_timeout" => SampleFile::new().with("vip.hook", "[\"/bin/true\"]"),
+            "ownership.etcd.ca_file"
+            | "ownership.etcd.certificate_file"
+            | "ownership.etcd.key_file" => SampleFile::new()
+                .with("ownership.etcd.endpoints", "[\"https://10.1.0.5:2379\"]")
+                .with("ownership.etcd.ca_file", "\"/other\"")
+                .with("ownership.etcd.certificate_file", "\"/other\"")
+                .with("ownership.etcd.key_file", "\"/other\""),
             // One is refused without the other.
             "ownership.etcd.user" | "ownership.etcd.password_file" => SampleFile::new()
                 .with("ownership.etcd.user", "\"other\"")

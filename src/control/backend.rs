@@ -126,6 +126,11 @@ pub trait ControlBackend: Send + Sync + 'static {
         None
     }
 
+    /// The etcd engine; `None` without one.
+    fn etcd_view(&self) -> Option<OwnershipView> {
+        None
+    }
+
     /// Carries out an order of a cluster manager's agent; what came of it.
     ///
     /// # Errors

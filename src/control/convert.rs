@@ -107,6 +107,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
         vips: VipCounts::default(),
         names: Vec::new(),
         ownership: None,
+        engines: Vec::new(),
         counters: counters.into(),
         log: LogCountsView::default(),
         overrides: overrides::to_override_views(snapshot),

@@ -69,7 +69,9 @@ pub fn render_page(
     process.write_to(&mut page);
     write_vips(&mut page, &floating.vips);
     write_names(&mut page, &floating.names);
-    write_ownership(&mut page, floating.ownership.as_ref());
+    let engine = |name: &str| floating.engines.iter().find(|engine| engine.engine == name);
+    write_ownership(&mut page, engine("raft"));
+    write_etcd(&mut page, engine("etcd"));
     page.finish()
 }
 
@@ -83,6 +85,13 @@ fn write_vips(page: &mut MetricsPage, vips: &[VipView]) {
         for state in ["unknown", "offline", "starting", "online", "failed"] {
             let labels: [(&str, &dyn Display); 2] = [("vip", &vip.name), ("state", &state)];
             page.write_sample("", &labels, u8::from(vip.state == state));
+        }
+    }
+    let help = "Seconds since the lease of a floating address was renewed on this node.";
+    page.begin_family("netft_vip_renewed_seconds", MetricKind::Gauge, help);
+    for vip in vips {
+        if let Some(since) = vip.lease.renewed_ms() {
+            page.write_sample("", &[("vip", &vip.name)], since as f64 / 1000.0);
         }
     }
     let help = "Seconds until the lease of a floating address ends on this node.";
@@ -144,6 +153,18 @@ fn write_dhcp(page: &mut MetricsPage, vips: &[VipView]) {
             let labels: [(&str, &dyn Display); 2] = [("vip", name), ("reason", reason)];
             page.write_sample("", &labels, *count);
         }
+    }
+}
+
+fn write_etcd(page: &mut MetricsPage, engine: Option<&OwnershipView>) {
+    let Some(engine) = engine else { return };
+    let help = "1 if an etcd server answers that decides on floating addresses.";
+    let answers = u64::from(engine.problem.is_none() && engine.answered_ms.is_some());
+    page.write_single_sample("netft_etcd_answers", MetricKind::Gauge, help, answers);
+    if let Some(since) = engine.answered_ms {
+        let help = "Seconds since an etcd server answered.";
+        page.begin_family("netft_etcd_answered_seconds", MetricKind::Gauge, help);
+        page.write_sample("", &[], since as f64 / 1000.0);
     }
 }
 

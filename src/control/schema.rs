@@ -324,6 +324,9 @@ pub struct DaemonStatus {
     /// The engine that decides on the owners of floating addresses; null without one.
     #[serde(default)]
     pub ownership: Option<OwnershipView>,
+    /// Every engine that decides on owners of floating addresses.
+    #[serde(default)]
+    pub engines: Vec<OwnershipView>,
     /// Packet counters since the start.
     pub counters: PacketCounters,
     /// Log lines that were lost or left out since the start.

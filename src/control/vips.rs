@@ -20,12 +20,10 @@ pub(super) async fn to_vip_list<N: ControlBackend>(node: &N) -> VipList {
         Some(handle) => handle.list().await,
         None => Vec::new(),
     };
-    VipList {
-        vips,
-        ownership: node.ownership_view(),
-        partners: node.partner_views(),
-        names: node.name_views(),
-    }
+    let engines: Vec<_> = [node.ownership_view(), node.etcd_view()].into_iter().flatten().collect();
+    let ownership = engines.first().cloned();
+    let (partners, names) = (node.partner_views(), node.name_views());
+    VipList { vips, ownership, engines, partners, names }
 }
 
 /// Adds their states as partners to peers, if there are floating addresses.
@@ -39,10 +37,11 @@ pub(super) async fn add_to_peers<N: ControlBackend>(node: &N, peers: &mut [PeerV
 
 /// Adds the floating addresses to the state of the daemon.
 pub(super) async fn add_to_status<N: ControlBackend>(node: &N, status: &mut DaemonStatus) {
-    let VipList { vips, ownership, names, .. } = to_vip_list(node).await;
+    let VipList { vips, ownership, engines, names, .. } = to_vip_list(node).await;
     status.vips = VipCounts::of(&vips);
     status.names = names;
     status.ownership = ownership;
+    status.engines = engines;
 }
 
 /// Carries out an order on the floating address `name`.

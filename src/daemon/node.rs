@@ -39,7 +39,11 @@ use crate::{
         schema::{OwnershipView, VoterView},
     },
     exit::ExitError,
-    ownership::{OwnershipRequest, clock, raft::EngineStatus},
+    ownership::{
+        OwnershipRequest, clock,
+        etcd::EtcdStatus,
+        raft::{EngineRole, EngineStatus},
+    },
     vip,
     vip::{
         AgentOrder, NameBoard, NameView, PartnerBook, PartnerView, VipError, VipHandle, VipPeers,
@@ -52,6 +56,13 @@ use crate::{
 pub(super) struct OwnershipHandle {
     pub(super) requests: mpsc::Sender<OwnershipRequest>,
     pub(super) status: watch::Receiver<EngineStatus>,
+}
+
+/// The running etcd engine, for those who ask it.
+#[derive(Debug)]
+pub(super) struct EtcdHandle {
+    pub(super) requests: mpsc::Sender<OwnershipRequest>,
+    pub(super) status: watch::Receiver<EtcdStatus>,
 }
 
 /// The adapter of this process; requests after `close` get an error.
@@ -67,7 +78,7 @@ pub struct RunningNode {
     /// Set once an engine decides on owners.
     ownership: OnceLock<OwnershipHandle>,
     /// Set once etcd decides on owners.
-    etcd: OnceLock<mpsc::Sender<OwnershipRequest>>,
+    etcd: OnceLock<EtcdHandle>,
     cluster: OnceLock<ClusterHandle>,
     /// Changed by every reload that took effect.
     reloaded: watch::Sender<()>,
@@ -155,8 +166,8 @@ impl RunningNode {
     }
 
     /// Etcd decides on owners from here on.
-    pub(super) fn set_etcd(&self, requests: mpsc::Sender<OwnershipRequest>) {
-        let _ = self.etcd.set(requests);
+    pub(super) fn set_etcd(&self, engine: EtcdHandle) {
+        let _ = self.etcd.set(engine);
     }
 
     /// An engine decides on owners.
@@ -358,6 +369,7 @@ impl ControlBackend for RunningNode {
             problem: status.problem.clone(),
             last_error: last_error.map(|(_, what)| what.clone()),
             last_error_ms: last_error.map(|(at, _)| clock::now().since(*at).as_millis() as u64),
+            ..OwnershipView::default()
         })
     }
 
@@ -366,12 +378,29 @@ impl ControlBackend for RunningNode {
         vip::carry_out_agent_order(handle, self, name, order).await
     }
 
+    fn etcd_view(&self) -> Option<OwnershipView> {
+        let status = self.etcd.get()?.status.borrow();
+        let since = |at: Time| clock::now().since(at).as_millis() as u64;
+        let last_error = status.last_error.as_ref();
+        Some(OwnershipView {
+            engine: VipOwnership::Etcd.as_str().to_owned(),
+            role: EngineRole::Holder.as_str().to_owned(),
+            problem: status.problem.clone(),
+            last_error: last_error.map(|(_, what)| what.clone()),
+            last_error_ms: last_error.map(|(at, _)| since(*at)),
+            server: Some(status.server.clone()).filter(|server| !server.is_empty()),
+            answered_ms: status.answered.map(since),
+            lease_ms: status.ttl.map(|ttl| ttl.as_millis() as u64),
+            ..OwnershipView::default()
+        })
+    }
+
     async fn move_vip(&self, name: &str, to: Option<&str>) -> Result<String, VipError> {
         let config = self.config().await.ok_or(VipError::Closed)?;
         let vip = config.floating.vips.iter().find(|vip| vip.name == name);
         let engine = match vip.map(|vip| vip.ownership) {
             Some(VipOwnership::Raft) => self.ownership.get().map(|engine| &engine.requests),
-            Some(VipOwnership::Etcd) => self.etcd.get(),
+            Some(VipOwnership::Etcd) => self.etcd.get().map(|engine| &engine.requests),
             Some(VipOwnership::Manual | VipOwnership::External) | None => None,
         };
         if let Some(requests) = engine {

@@ -12,7 +12,7 @@ use netft::{
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::node::{OwnershipHandle, RunningNode, peer_name};
+use super::node::{EtcdHandle, OwnershipHandle, RunningNode, peer_name};
 use crate::{
     ownership::{
         OWNERSHIP_QUEUE_LEN, OwnershipRequest, OwnershipUpdate,
@@ -108,8 +108,9 @@ async fn run_etcd(node: Arc<RunningNode>, service: ServiceChannels) {
                 let (name, node_id) = (config.name.clone(), node_id(config.public_key));
                 let settings = EtcdSettings { node: name, node_id, cluster };
                 let ServiceChannels { updates, requests, request_rx } = service;
-                engine = Some(EtcdEngine::start(settings, updates, request_rx, policies_rx));
-                node.set_etcd(requests);
+                let started = EtcdEngine::start(settings, updates, request_rx, policies_rx);
+                node.set_etcd(EtcdHandle { requests, status: started.status() });
+                engine = Some(started);
             }
             if policies_tx.send(policies).await.is_err() {
                 return;

@@ -6,7 +6,7 @@ use netft::route::{Attributes, DrainStage, RouteState};
 
 use super::{
     style::{OutputStyle, TextTone},
-    vips::engine_summary,
+    vips::{engine_summary, problem_text},
 };
 use crate::{
     control::{
@@ -25,20 +25,22 @@ use crate::{
 /// The floating addresses, and who decides on their owners; `None` without either.
 fn floating_text(status: &DaemonStatus) -> Option<String> {
     let VipCounts { total, online, failed } = status.vips;
-    let engine = status.ownership.as_ref();
-    if total == 0 && engine.is_none() {
+    if total == 0 && status.engines.is_empty() {
         return None;
     }
-    let problem = engine.and_then(|engine| engine.problem.as_ref());
-    let problem = problem.map_or_else(String::new, |why| format!("; no vote: {}", escape(why)));
-    let engine = engine.map_or_else(String::new, |one| format!("; {}", engine_summary(one)));
-    let counts = format!("{total} addresses, {online} online here, {failed} failed");
+    let mut text = format!("{total} addresses, {online} online here, {failed} failed");
+    for engine in &status.engines {
+        let parts = [Some(engine_summary(engine)), problem_text(engine)];
+        for part in parts.into_iter().flatten() {
+            text = format!("{text}; {part}");
+        }
+    }
     let names = match status.names.iter().find_map(|name| name.error.as_ref()) {
         Some(error) => format!("; names not registered: {}", escape(error)),
         None if status.names.is_empty() => String::new(),
         None => format!("; {} names in DNS", status.names.len()),
     };
-    Some(format!("{counts}{engine}{problem}{names}"))
+    Some(text + &names)
 }
 
 /// `netft status`: the verdict first.

@@ -47,7 +47,7 @@ pub fn vips_table(list: &VipList, style: &OutputStyle) -> String {
             vip.reason.clone().unwrap_or_default().into(),
         ]);
     }
-    let engine = list.ownership.as_ref().map(ownership_text).unwrap_or_default();
+    let engine: String = list.engines.iter().map(ownership_text).collect();
     let partners: String = list.partners.iter().map(partner_text).collect();
     let names: String = list.names.iter().map(name_text).collect();
     table.render(style) + &names + &engine + &partners
@@ -73,15 +73,42 @@ fn partner_text(partner: &PartnerView) -> String {
 /// One line on the engine, and one on its trouble.
 fn ownership_text(engine: &OwnershipView) -> String {
     let mut text = format!("owners decided by {}\n", engine_summary(engine));
-    if let Some(problem) = &engine.problem {
+    if let Some(problem) = problem_text(engine) {
         // Writing into a string cannot fail.
-        let _ = writeln!(text, "this node does not vote: {}", escape(problem));
+        let _ = writeln!(text, "{problem}");
     }
     text
 }
 
+/// The trouble of an engine; etcd's stands in its summary.
+pub(super) fn problem_text(engine: &OwnershipView) -> Option<String> {
+    let problem = engine.problem.as_ref().filter(|_| engine.engine != "etcd")?;
+    Some(format!("this node does not vote: {}", escape(problem)))
+}
+
+/// etcd in one line: `etcd: https://10.1.0.5:2379 answered 0.2 s ago, lease of 2.0 s`.
+fn etcd_summary(engine: &OwnershipView) -> String {
+    let seconds = |millis: u64| millis as f64 / 1000.0;
+    if let Some(problem) = &engine.problem {
+        return format!("etcd: {}", escape(problem));
+    }
+    let lease = engine.lease_ms.map(|length| format!(", lease of {:.1} s", seconds(length)));
+    match (&engine.server, engine.answered_ms) {
+        (Some(server), Some(since)) => format!(
+            "etcd: {} answered {:.1} s ago{}",
+            escape(server),
+            seconds(since),
+            lease.as_deref().unwrap_or(", no lease of this node")
+        ),
+        _ => "etcd: no server has answered yet".to_owned(),
+    }
+}
+
 /// The engine in one line: `raft: b leads in term 7, 2 of 3 voters reached (not c)`.
 pub(super) fn engine_summary(engine: &OwnershipView) -> String {
+    if engine.engine == "etcd" {
+        return etcd_summary(engine);
+    }
     let missing: Vec<_> =
         engine.voters.iter().filter(|voter| !voter.reached).map(|one| escape(&one.name)).collect();
     let missing = match missing.is_empty() {
@@ -139,7 +166,10 @@ fn dhcp_summary(lease: &DhcpView) -> String {
 pub fn vip_text(body: &VipBody) -> String {
     let VipBody { vip, engine, names } = body;
     let lease = match vip.lease.lease_left_ms {
-        Some(left) => format!("{} ms, {left} ms left", vip.lease.lease_ms),
+        Some(left) => {
+            let renewed = vip.lease.renewed_ms().unwrap_or_default();
+            format!("{} ms, {left} ms left, renewed {renewed} ms ago", vip.lease.lease_ms)
+        }
         None => format!("{} ms, none in force", vip.lease.lease_ms),
     };
     let rows = [
@@ -165,8 +195,8 @@ pub fn vip_text(body: &VipBody) -> String {
         text += &format!("  {}", name_text(name));
     }
     let engine = engine.as_ref();
-    if let Some(problem) = engine.and_then(|engine| engine.problem.as_ref()) {
-        let _ = writeln!(text, "  this node does not vote: {}", escape(problem));
+    if let Some(problem) = engine.and_then(problem_text) {
+        let _ = writeln!(text, "  {problem}");
     }
     if let Some(error) = engine.and_then(|engine| engine.last_error.as_ref()) {
         let ago = engine.and_then(|engine| engine.last_error_ms).unwrap_or_default();
@@ -208,6 +238,7 @@ mod tests {
         let list = VipList {
             vips: vec![vip.clone()],
             ownership: None,
+            engines: Vec::new(),
             partners: Vec::new(),
             names: Vec::new(),
         };
@@ -229,6 +260,18 @@ mod tests {
         };
         let text = engine_summary(&engine);
         assert_eq!(text, "raft: b leads in term 7, 2 of 3 voters reached (not c)");
+        let mut etcd = OwnershipView {
+            engine: "etcd".to_owned(),
+            server: Some("http://10.1.0.5:2379".to_owned()),
+            answered_ms: Some(240),
+            lease_ms: Some(2000),
+            ..OwnershipView::default()
+        };
+        let text = engine_summary(&etcd);
+        assert_eq!(text, "etcd: http://10.1.0.5:2379 answered 0.2 s ago, lease of 2.0 s");
+        etcd.problem = Some("no etcd server answers: refused".to_owned());
+        let text = ownership_text(&etcd);
+        assert_eq!(text, "owners decided by etcd: no etcd server answers: refused\n");
         (engine.leader, engine.voters[1].reached) = (None, false);
         engine.problem = Some("the store is damaged".to_owned());
         let text = ownership_text(&engine);

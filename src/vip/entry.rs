@@ -55,6 +55,7 @@ pub(super) struct VipEntry {
     /// Since when the check has passed that it follows.
     pub(super) role_since: Option<Time>,
     since: Time,
+    renewed: Option<Time>,
     history: VecDeque<(Time, String)>,
     /// Runs as long as the address is known.
     _checker: Option<CheckTask>,
@@ -97,6 +98,7 @@ impl VipEntry {
             external: ExternalEntry::default(),
             role_since: None,
             since: now,
+            renewed: None,
             history: VecDeque::new(),
             _checker: checker,
             config,
@@ -151,6 +153,9 @@ impl VipEntry {
     }
 
     pub(super) fn input(&mut self, now: Time, input: VipInput) {
+        if let VipInput::Grant(_) = input {
+            self.renewed = Some(now);
+        }
         self.machine.on_input(now, input);
     }
 
@@ -217,6 +222,14 @@ impl VipEntry {
         self.machine.poll_action()
     }
 
+    /// Length of a lease: etcd's is that of its cluster.
+    fn lease_length(&self) -> Duration {
+        match (self.config.ownership, self.machine.grant(), self.renewed) {
+            (VipOwnership::Etcd, Some(grant), Some(at)) => grant.until.since(at),
+            _ => self.config.lease,
+        }
+    }
+
     /// It as the API shows it.
     pub(super) fn to_view(&self, now: Time, fence: &str, node: &str) -> VipView {
         let millis = |length: Duration| length.as_millis() as u64;
@@ -237,7 +250,7 @@ impl VipEntry {
             ownership: self.config.ownership.as_str().to_owned(),
             token: grant.map(|grant| grant.token.to_string()),
             lease: VipLeaseView {
-                lease_ms: millis(self.config.lease),
+                lease_ms: millis(self.lease_length()),
                 lease_left_ms: grant.map(|grant| millis(grant.until.since(now))),
             },
             dhcp: self.dhcp.as_ref().map(|one| one.to_view(now)),

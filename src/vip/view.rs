@@ -134,3 +134,10 @@ pub struct PartnerView {
     /// Differences, one an address.
     pub differences: Vec<String>,
 }
+
+impl VipLeaseView {
+    /// Milliseconds since the lease in force was asked for; `None` without one.
+    pub fn renewed_ms(&self) -> Option<u64> {
+        Some(self.lease_ms.saturating_sub(self.lease_left_ms?))
+    }
+}

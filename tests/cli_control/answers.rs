@@ -107,6 +107,7 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "vips",
         "names",
         "ownership",
+        "engines",
         "log",
         "overrides",
         "overrides_unsaved",

@@ -11,9 +11,12 @@ pub use crate::vip::{
 pub struct VipList {
     /// Every floating address, by name.
     pub vips: Vec<VipView>,
-    /// The engine that decides on owners; null without one.
+    /// The engine that decides on owners, of several the first; null without one.
     #[serde(default)]
     pub ownership: Option<OwnershipView>,
+    /// Every engine that decides on owners.
+    #[serde(default)]
+    pub engines: Vec<OwnershipView>,
     /// The other nodes, by name.
     #[serde(default)]
     pub partners: Vec<PartnerView>,
@@ -38,7 +41,7 @@ pub struct VipBody {
 /// The engine that decides on the owners of floating addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnershipView {
-    /// `raft`.
+    /// `raft` or `etcd`.
     pub engine: String,
     /// Part of this node: `leader`, `follower`, `candidate`, or `holder` if it does not vote.
     pub role: String,
@@ -48,12 +51,21 @@ pub struct OwnershipView {
     pub term: u64,
     /// The voters, by name.
     pub voters: Vec<VoterView>,
-    /// Why this node does not vote though it should.
+    /// Why this node does not vote though it should; that no etcd server answers.
     pub problem: Option<String>,
     /// The last error.
     pub last_error: Option<String>,
     /// Milliseconds since the last error.
     pub last_error_ms: Option<u64>,
+    /// The server that is asked (`etcd`).
+    #[serde(default)]
+    pub server: Option<String>,
+    /// Milliseconds since a server answered (`etcd`); null if none did.
+    #[serde(default)]
+    pub answered_ms: Option<u64>,
+    /// Length of this node's lease (`etcd`); null without one.
+    #[serde(default)]
+    pub lease_ms: Option<u64>,
 }
 
 /// A node that votes.

@@ -8,7 +8,7 @@ use netft::{
     vip::ownership::{EtcdHolder, EtcdView, HolderUpdate, LeaseProof, LeaseRules, VipPolicy},
 };
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -36,8 +36,24 @@ pub struct EtcdSettings {
     pub cluster: EtcdConfig,
 }
 
+/// State of the engine, for those who ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EtcdStatus {
+    /// The server that is asked.
+    pub server: String,
+    /// When a server answered last.
+    pub answered: Option<Time>,
+    /// Length of this node's lease; `None` without one.
+    pub ttl: Option<Duration>,
+    /// No server answers; the reason.
+    pub problem: Option<String>,
+    /// The last error, and when it happened.
+    pub last_error: Option<(Time, String)>,
+}
+
 /// A running engine. Dropping it stops it.
 pub struct EtcdEngine {
+    status: watch::Receiver<EtcdStatus>,
     _tasks: JoinSet<()>,
 }
 
@@ -59,11 +75,18 @@ impl EtcdEngine {
             updates,
             failures: 0,
             moves: Vec::new(),
+            status: watch::Sender::new(EtcdStatus::default()),
         };
+        let status = task.status.subscribe();
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run(requests, policies, Arc::clone(&changed)));
         tasks.spawn(watch_changes(cluster, changed));
-        Self { _tasks: tasks }
+        Self { status, _tasks: tasks }
+    }
+
+    /// Its state, again whenever it changes.
+    pub fn status(&self) -> watch::Receiver<EtcdStatus> {
+        self.status.clone()
     }
 }
 
@@ -84,6 +107,7 @@ struct EtcdTask {
     /// Failures since the last success.
     failures: usize,
     moves: Vec<WaitingMove>,
+    status: watch::Sender<EtcdStatus>,
 }
 
 impl EtcdTask {
@@ -219,6 +243,12 @@ impl EtcdTask {
             self.notify(&text).await;
         }
         self.failures = 0;
+        let (server, ttl) = (self.gateway.endpoint().to_owned(), self.holder.lease_ttl());
+        self.status.send_modify(|status| {
+            let (answered, problem) = (Some(clock::now()), None);
+            let last_error = status.last_error.take();
+            *status = EtcdStatus { server, answered, ttl, problem, last_error };
+        });
     }
 
     /// Tries the next server; how long to wait before that.
@@ -228,6 +258,13 @@ impl EtcdTask {
         self.holder.on_server_changed();
         self.gateway.next_server();
         let servers = self.gateway.server_count();
+        let is_out = self.failures >= servers;
+        self.status.send_modify(|status| {
+            status.last_error = Some((clock::now(), error.clone()));
+            if is_out {
+                status.problem = Some(format!("no etcd server answers: {error}"));
+            }
+        });
         if self.failures == servers {
             let text = format!("no etcd server answers, its leases end: {error}");
             self.notify(&text).await;

@@ -16,11 +16,18 @@ use netft::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
-use super::messages::{
-    AuthResponse, ErrorResponse, LeaseResponse, RangeResponse, StreamMessage, TransactionResponse,
-    prefix_range, to_transaction,
+use super::{
+    messages::{
+        AuthResponse, ErrorResponse, LeaseResponse, RangeResponse, StreamMessage,
+        TransactionResponse, prefix_range, to_transaction,
+    },
+    tls,
 };
 
 /// Time limit of a request. A server that does not answer leaves time for the next one within the
@@ -152,23 +159,24 @@ impl EtcdGateway {
     /// Sends a request, over a new connection if there is none.
     async fn send(&mut self, path: &str, body: &Value) -> Result<Response<Incoming>, String> {
         let endpoint = self.endpoint().to_owned();
+        let authority = endpoint.split_once("://").map_or("", |(_, authority)| authority);
         let failed = |error: &dyn std::fmt::Display| format!("etcd at {endpoint}: {error}");
         let mut connection = match self.connection.take().filter(|kept| !kept.is_closed()) {
             Some(kept) => kept,
             None => {
-                let stream = TcpStream::connect(&endpoint).await.map_err(|e| failed(&e))?;
+                let stream = TcpStream::connect(authority).await.map_err(|e| failed(&e))?;
                 // Requests are small, and each waits for its answer.
                 stream.set_nodelay(true).map_err(|error| failed(&error))?;
-                let (sender, connection) =
-                    handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-                // Its error is that of the request.
-                tokio::spawn(async move { drop(connection.await) });
-                sender
+                match &self.config.tls {
+                    None => open_http(stream).await,
+                    Some(files) => open_http(tls::connect(files, authority, stream).await?).await,
+                }
+                .map_err(|error| failed(&error))?
             }
         };
         let bytes = serde_json::to_vec(body).map_err(|error| failed(&error))?;
         let mut request = Request::post(format!("/v3/{path}"))
-            .header("host", &endpoint)
+            .header("host", authority)
             .header("content-type", "application/json");
         if let Some(token) = &self.token {
             request = request.header("authorization", token);
@@ -199,6 +207,16 @@ impl EtcdGateway {
         self.token = Some(answer.token);
         Ok(())
     }
+}
+
+/// Speaks HTTP over a connection.
+async fn open_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> hyper::Result<SendRequest<Full<Bytes>>> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // Its error is that of the request.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
 }
 
 /// The first line of a file.

@@ -5,6 +5,7 @@
 mod engine;
 mod gateway;
 mod messages;
+mod tls;
 mod watcher;
 
-pub use self::engine::{EtcdEngine, EtcdSettings};
+pub use self::engine::{EtcdEngine, EtcdSettings, EtcdStatus};

@@ -1,13 +1,18 @@
 //! Difference of two configs as an operator reads it, and the settings that need a restart.
 
-use std::{fmt, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
     config::{
         keys,
         network::{NetworkConfig, NetworkRole},
         peer::{HostName, PeerConfig, RouteOverride},
-        settings::{Config, ExcludeRule, RelayConfig, TlsFiles},
+        settings::{Config, EtcdTls, ExcludeRule, RelayConfig, TlsFiles},
     },
     route::{PeerPolicies, RouteClass, Timing, TrafficClass, Transport},
 };
@@ -176,9 +181,17 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
     let etcd = |config: &Config| config.floating.ownership.etcd.clone();
     let text = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
     let user = |config: &Config| text(etcd(config).user);
+    let etcd_file = |config: &Config, file: fn(&EtcdTls) -> Option<&PathBuf>| {
+        let found = etcd(config).tls.as_ref().and_then(file).map(|path| path.display().to_string());
+        text(found)
+    };
+    let authorities = |config: &Config| etcd_file(config, |tls| Some(&tls.authorities));
+    let client_certificate =
+        |config: &Config| etcd_file(config, |tls| Some(&tls.client.as_ref()?.certificate));
+    let client_key = |config: &Config| etcd_file(config, |tls| Some(&tls.client.as_ref()?.key));
     let password_file =
         |config: &Config| text(etcd(config).password_file.map(|path| path.display().to_string()));
-    let settings: [(&'static str, String, String); 24] = [
+    let settings: [(&'static str, String, String); 27] = [
         (keys::NODE_NAME.path, old.name.clone(), new.name.clone()),
         (keys::NODE_KEY.path, old.public_key.to_string(), new.public_key.to_string()),
         (keys::ADAPTER_NAME.path, old.adapter.name.clone(), new.adapter.name.clone()),
@@ -215,6 +228,9 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
         (keys::METRICS_CERTIFICATE_FILE.path, certificate(old), certificate(new)),
         (keys::METRICS_KEY_FILE.path, key(old), key(new)),
         (keys::ETCD_ENDPOINTS.path, etcd(old).endpoints.join(", "), etcd(new).endpoints.join(", ")),
+        (keys::ETCD_CA_FILE.path, authorities(old), authorities(new)),
+        (keys::ETCD_CERTIFICATE_FILE.path, client_certificate(old), client_certificate(new)),
+        (keys::ETCD_KEY_FILE.path, client_key(old), client_key(new)),
         (keys::ETCD_PREFIX.path, etcd(old).prefix, etcd(new).prefix),
         (keys::ETCD_TTL.path, describe_duration(etcd(old).ttl), describe_duration(etcd(new).ttl)),
         (keys::ETCD_USER.path, user(old), user(new)),

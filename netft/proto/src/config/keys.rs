@@ -284,8 +284,17 @@ config_keys! {
         Described("none"), Restart, r#""metrics.key""#;
     /// Servers of the cluster, etcd 3.4 or later, each `http://HOST:PORT`. The connection is not
     /// encrypted: use a trusted network.
-    ETCD_ENDPOINTS = "ownership.etcd.endpoints", KeySyntax::TextList("`http://HOST:PORT`"),
+    ETCD_ENDPOINTS = "ownership.etcd.endpoints", KeySyntax::TextList("`http://HOST:PORT` or `https://HOST:PORT`"),
         Described("none"), Restart, r#"["http://10.1.0.5:2379"]"#;
+    /// Certificates (PEM) of the authorities that the servers' certificates lead to; for `https`.
+    ETCD_CA_FILE = "ownership.etcd.ca_file", KeySyntax::Text("an absolute path"),
+        Described("none"), Restart, r#""/etc/netft/etcd.ca.pem""#;
+    /// Certificate of this node (PEM), for servers that ask for one; with `key_file`.
+    ETCD_CERTIFICATE_FILE = "ownership.etcd.certificate_file", KeySyntax::Text("an absolute path"),
+        Described("none"), Restart, r#""/etc/netft/etcd.pem""#;
+    /// Private key of `certificate_file`.
+    ETCD_KEY_FILE = "ownership.etcd.key_file", KeySyntax::Text("an absolute path"),
+        Described("none"), Restart, r#""/etc/netft/etcd.key""#;
     /// Prefix of the keys, the same on every node and used by nothing else.
     ETCD_PREFIX = "ownership.etcd.prefix", KeySyntax::Text("printable ASCII that ends with `/`"),
         Text(DEFAULT_ETCD_PREFIX), Restart, r#""/netft/east/""#;

@@ -31,9 +31,9 @@ pub use crate::config::{
     peer::{HostName, PeerConfig, RouteOverride},
     private_key::PrivateKey,
     settings::{
-        AccessConfig, AdapterBackend, AdapterConfig, ClassTimings, Config, EtcdConfig, ExcludeRule,
-        FailoverConfig, FloatingConfig, HeartbeatConfig, MetricsConfig, OwnershipConfig,
-        RelayConfig, SessionConfig, TlsFiles, TopologyConfig,
+        AccessConfig, AdapterBackend, AdapterConfig, ClassTimings, Config, EtcdConfig, EtcdTls,
+        ExcludeRule, FailoverConfig, FloatingConfig, HeartbeatConfig, MetricsConfig,
+        OwnershipConfig, RelayConfig, SessionConfig, TlsFiles, TopologyConfig,
     },
     text::{adapter_name, exclude_rule, network_prefix, node_name},
     vip::{

@@ -349,8 +349,10 @@ pub struct OwnershipConfig {
 /// An etcd cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdConfig {
-    /// Host and port of each server.
+    /// URL of each server.
     pub endpoints: Vec<String>,
+    /// TLS; `None`: every URL is `http`.
+    pub tls: Option<EtcdTls>,
     /// Prefix of the keys, the same on every node and different from other clusters'.
     pub prefix: String,
     /// Time after which etcd gives a silent node's addresses away, whole seconds.
@@ -361,10 +363,20 @@ pub struct EtcdConfig {
     pub password_file: Option<PathBuf>,
 }
 
+/// Files for TLS to etcd's servers, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdTls {
+    /// Certificates of the authorities that the servers' certificates lead to.
+    pub authorities: PathBuf,
+    /// This node's certificate, for servers that ask for one.
+    pub client: Option<TlsFiles>,
+}
+
 impl Default for EtcdConfig {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            tls: None,
             prefix: DEFAULT_ETCD_PREFIX.to_owned(),
             ttl: DEFAULT_ETCD_TTL,
             user: None,

@@ -163,7 +163,7 @@ fn the_order_of_peers_means_nothing() {
 
 #[test]
 fn what_needs_a_new_process_is_refused_whole() {
-    let changes: [fn(&mut Config); 20] = [
+    let changes: [fn(&mut Config); 21] = [
         |c| c.name = "z".into(),
         |c| c.public_key = NodeKey([9; 32]),
         |c| c.adapter.name = "netft1".into(),
@@ -180,6 +180,10 @@ fn what_needs_a_new_process_is_refused_whole() {
         |c| c.floating.ownership.voters = vec!["z".into()],
         |c| c.floating.ownership.store = Some("/tmp/votes".into()),
         |c| c.floating.ownership.etcd.endpoints = vec!["etcd:2379".to_owned()],
+        |c| {
+            let tls = EtcdTls { authorities: "/a".into(), client: None };
+            c.floating.ownership.etcd.tls = Some(tls);
+        },
         |c| c.floating.ownership.etcd.prefix = "/east/".to_owned(),
         |c| c.floating.ownership.etcd.ttl = Duration::from_secs(9),
         |c| c.floating.ownership.etcd.user = Some("netft".to_owned()),
@@ -193,7 +197,14 @@ fn what_needs_a_new_process_is_refused_whole() {
         change(&mut all);
         assert_eq!(diff_configs(&config(), &new).unwrap_err().len(), 1);
     }
-    assert_eq!(diff_configs(&config(), &all).unwrap_err().len(), 20);
+    assert_eq!(diff_configs(&config(), &all).unwrap_err().len(), 21);
+    let [without, with] = [None, Some(TlsFiles { certificate: "/c".into(), key: "/k".into() })]
+        .map(|client| {
+            let mut new = config();
+            new.floating.ownership.etcd.tls = Some(EtcdTls { authorities: "/a".into(), client });
+            new
+        });
+    assert_eq!(diff_configs(&without, &with).unwrap_err().len(), 2);
     let port = &diff_configs(&config(), &{
         let mut c = config();
         c.session.port = 1;

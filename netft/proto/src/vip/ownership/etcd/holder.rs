@@ -99,6 +99,11 @@ impl EtcdHolder {
         self.lease.map(|(id, _)| id)
     }
 
+    /// Length of the node's lease.
+    pub fn lease_ttl(&self) -> Option<Duration> {
+        self.lease.map(|(_, ttl)| ttl)
+    }
+
     /// False if the node neither has an address nor can carry one: then its lease is to be given
     /// back, so that nobody waits for its end.
     pub fn needs_lease(&self) -> bool {
