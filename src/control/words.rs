@@ -63,12 +63,13 @@ impl Word for Transport {
 }
 
 impl Word for AdapterBackend {
-    const ALL: &'static [Self] = &[Self::Offload, Self::Plain];
+    const ALL: &'static [Self] = &[Self::Offload, Self::Plain, Self::None];
 
     fn word(self) -> &'static str {
         match self {
             Self::Offload => "offload",
             Self::Plain => "plain",
+            Self::None => "none",
         }
     }
 }

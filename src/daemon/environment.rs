@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use netft::config::AdapterBackend;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::privileges;
@@ -11,11 +12,14 @@ use crate::exit::ExitError;
 /// Descriptors for sockets, queues, netlink, the runtime and control clients.
 const MIN_DESCRIPTORS: u64 = 128;
 
-/// Checks the TUN device, the capability and the descriptor limit.
+/// Checks the TUN device and the capability, unless this is a witness, and the descriptor limit.
 ///
 /// # Errors
 /// The first precondition that fails.
-pub(super) fn check_environment() -> Result<(), ExitError> {
+pub(super) fn check_environment(backend: AdapterBackend) -> Result<(), ExitError> {
+    if !backend.has_device() {
+        return raise_descriptor_limit();
+    }
     if !Path::new("/dev/net/tun").exists() {
         return Err(ExitError::bad_environment(
             "there is no /dev/net/tun\n  = help: `modprobe tun`; give a container the device \

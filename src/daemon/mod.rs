@@ -22,6 +22,7 @@ mod reload;
 mod run;
 mod validate_responder;
 mod vips;
+mod witness;
 
 use std::{env, ffi::OsString, io, io::Write, path::Path, process::ExitCode, sync::Arc};
 
@@ -107,7 +108,10 @@ fn run_daemon(
     mut failed: Vec<String>,
     log: &DaemonLog,
 ) -> Result<(), ExitError> {
-    let loaded = load_config(args, path)?;
+    let mut loaded = load_config(args, path)?;
+    if args.witness {
+        loaded.config = witness::make_witness(loaded.config)?;
+    }
     let config = &loaded.config;
     tracing::info!(
         "netftd {}: configuration loaded from {}: {}",
@@ -120,7 +124,7 @@ fn run_daemon(
     }
     let metrics_port = config.access.metrics.listen.map_or(0, |at| at.port());
     failed.extend(privileges::drop_bind_capability(&[config.session.port, metrics_port]));
-    environment::check_environment()?;
+    environment::check_environment(config.adapter.backend)?;
     // Before the first thread of the adapter.
     host::use_single_arena();
     for what in failed {

@@ -14,6 +14,7 @@ use netft::{
 };
 use tokio::{signal::unix::Signal, sync::Notify};
 
+use super::witness::run_as;
 use crate::{
     cluster::{node_config, node_config::NodeConfig, store::ClusterStore},
     config,
@@ -60,6 +61,7 @@ impl ConfigSource {
         let file = config::load_config_file(&self.path, &self.runtime_dir)?;
         let (store, roster) = self.cluster();
         let config = node_config::apply_roster(&file, roster.as_deref(), &store)?;
+        let config = run_as(&self.config(), config)?;
         Ok(NodeConfig { file, roster, store, config })
     }
 }
@@ -116,6 +118,7 @@ pub(super) async fn apply_roster(
         // In force for every later load, also when this one is refused.
         loaded.roster = Some(Arc::clone(&roster));
         let config = node_config::apply_roster(&loaded.file, Some(&roster), &loaded.store)?;
+        let config = run_as(&loaded.config, config)?;
         loaded.config = config.clone();
         config
     };

@@ -35,7 +35,8 @@ const RELEASE_TIME: Duration = Duration::from_millis(150);
 /// The running service; its tasks end with it.
 pub(super) struct RunningVips {
     node: Arc<RunningNode>,
-    handle: VipHandle,
+    /// `None` on a witness.
+    handle: Option<VipHandle>,
     tasks: JoinSet<()>,
     ownership: RunningOwnership,
 }
@@ -44,6 +45,9 @@ impl RunningVips {
     /// Starts the service; `None` if the kernel refuses it, which is logged.
     pub(super) async fn start(node: &Arc<RunningNode>) -> Option<Self> {
         let config = node.config().await?;
+        if !config.adapter.backend.has_device() {
+            return Some(Self::start_witness(node));
+        }
         let (updates, update_rx) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
         let (requests, request_rx) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
         let channels = ServiceChannels { updates, requests: requests.clone(), request_rx };
@@ -83,13 +87,26 @@ impl RunningVips {
         tasks.spawn(follow_partners(Arc::clone(node), book, asked, reports));
         tasks.spawn(announce_after_outages(Arc::clone(node), handle.clone()));
         let ownership = RunningOwnership::start(node, channels);
-        Some(Self { node: Arc::clone(node), handle, tasks, ownership })
+        Some(Self { node: Arc::clone(node), handle: Some(handle), tasks, ownership })
+    }
+
+    /// The engine alone: a witness votes, and has no address that a decision could concern.
+    fn start_witness(node: &Arc<RunningNode>) -> Self {
+        let (updates, mut update_rx) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
+        let (requests, request_rx) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { while update_rx.recv().await.is_some() {} });
+        let channels = ServiceChannels { updates, requests, request_rx };
+        let ownership = RunningOwnership::start(node, channels);
+        Self { node: Arc::clone(node), handle: None, tasks, ownership }
     }
 
     /// Lets every address go and removes the fence.
     pub(super) async fn stop(mut self) {
-        self.handle.stop().await;
-        if self.node.has_engine() {
+        if let Some(handle) = &self.handle {
+            handle.stop().await;
+        }
+        if self.handle.is_some() && self.node.has_engine() {
             // The others take the addresses at once if they hear that this node let them go.
             tokio::time::sleep(RELEASE_TIME).await;
         }

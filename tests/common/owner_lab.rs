@@ -28,6 +28,9 @@ const PORT: u16 = 7000;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(40);
 /// Questions without an answer that are silence.
 const SILENT_ASKS: u32 = 20;
+/// Runs a command without a TUN driver and without a capability.
+const WITHOUT_PRIVILEGES: &str = "mount -t tmpfs none /dev/net
+exec setpriv --bounding-set=-all \"$@\"";
 /// Longest wait for what must happen.
 pub const DEADLINE: Duration = Duration::from_secs(40);
 
@@ -45,6 +48,8 @@ pub struct OwnerLab {
     pub logs: Vec<(usize, String)>,
     pub site: Site,
     pub lab: Lab,
+    /// The node that is a witness.
+    witness: Option<usize>,
     is_over: Arc<AtomicBool>,
 }
 
@@ -57,13 +62,18 @@ impl Drop for OwnerLab {
 impl OwnerLab {
     /// Three nodes, and a client that is no node. These tables are in every config.
     pub fn start(lab: Lab, common: &str, per_node: &[&str]) -> Self {
+        Self::start_with(lab, common, per_node, None)
+    }
+
+    /// The same; one of them may be a witness.
+    pub fn start_with(lab: Lab, common: &str, per_node: &[&str], witness: Option<usize>) -> Self {
         let settings = SiteSettings { common, per_node, ..SiteSettings::default() };
         let site = Site::new(&lab, programs(), settings).unwrap();
         let is_over = Arc::new(AtomicBool::new(false));
         for node in 0..3 {
             serve_number(lab.node_netns(node), node as u8, &is_over);
         }
-        let mut this = Self { daemons: Vec::new(), logs: Vec::new(), site, lab, is_over };
+        let mut this = Self { daemons: Vec::new(), logs: Vec::new(), site, lab, witness, is_over };
         for node in 0..3 {
             let daemon = this.spawn_daemon(node);
             this.daemons.push(Some(daemon));
@@ -87,7 +97,14 @@ impl OwnerLab {
 
     pub fn spawn_daemon(&self, node: usize) -> Daemon {
         let filter = ["--log", "info,netftd::ownership=debug"];
-        self.site.start_daemon_with(&self.lab, node, &filter).unwrap()
+        if self.witness != Some(node) {
+            return self.site.start_daemon_with(&self.lab, node, &filter).unwrap();
+        }
+        let daemon = self.site.daemon_command(&self.lab, node).unwrap();
+        let mut command = self.lab.node_netns(node).command_inside("unshare").unwrap();
+        command.args(["--mount", "sh", "-ec", WITHOUT_PRIVILEGES, "sh"]);
+        command.arg(daemon.get_program()).args(daemon.get_args()).args(filter).arg("--witness");
+        self.site.start_command(node, command).unwrap()
     }
 
     pub fn await_owner(&self, is_good: impl Fn(u8) -> bool) -> u8 {

@@ -289,7 +289,11 @@ impl Adapter {
     /// Ends the sessions, stops every thread and removes the device.
     pub async fn close(mut self) {
         self.stop_threads(CLOSE_TIMEOUT).await;
-        let name = &self.config().adapter.name;
+        let config = self.config();
+        if !config.adapter.backend.has_device() {
+            return;
+        }
+        let name = &config.adapter.name;
         let removed = match Netlink::open() {
             Ok(netlink) => {
                 let rules = policy_rule::remove_rules(&netlink, name).await;

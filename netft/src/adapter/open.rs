@@ -79,10 +79,15 @@ pub(super) async fn open_adapter(
     let port = PortClaim::acquire(config.session.port)?;
     let netlink = Netlink::open()?;
     let count = worker_count(&config);
-    let opened = tun::open_adapter(&netlink, name, config.adapter.backend, count).await?;
+    let backend = config.adapter.backend;
+    let opened = match backend.has_device() {
+        true => tun::open_adapter(&netlink, name, backend, count).await?,
+        false => OpenedAdapter::without_device(),
+    };
     let begin = Begin { config: config.clone(), netlink, opened, lock, port, overrides };
     match start_components(begin, None).await {
         Ok(adapter) => Ok(adapter),
+        Err(error) if !backend.has_device() => Err(error),
         Err(error) => {
             // The caller reports the failure; the device must not outlive it.
             if let Ok(netlink) = Netlink::open() {
@@ -268,14 +273,14 @@ async fn start_components(begin: Begin, resumed: Option<Resumed>) -> Result<Adap
     let (resolved, names) = watch::channel(resolved);
     let resolver =
         NameResolver { config: changes.clone(), fib, driver: messages.clone(), resolved };
-    let filter_guard = FilterGuard {
+    let filter_guard = filter.map(|filter| FilterGuard {
         filter,
         config: changes.clone(),
         bridges: bridges_rx,
         driver: messages.clone(),
         counters: manager.counters().clone(),
         arp: load_arp(FILTER_RECORD),
-    };
+    });
     let netlink_watcher = NetlinkWatcher {
         config: changes,
         netlink,
@@ -297,7 +302,9 @@ async fn start_components(begin: Begin, resumed: Option<Resumed>) -> Result<Adap
     tasks.spawn(run_echoes(echo_orders, messages.clone()));
     tasks.spawn(netlink_watcher.run());
     tasks.spawn(resolver.run());
-    tasks.spawn(filter_guard.run());
+    if let Some(filter_guard) = filter_guard {
+        tasks.spawn(filter_guard.run());
+    }
     Ok(Adapter {
         config,
         advertisements: advertisements_rx,
@@ -316,10 +323,10 @@ async fn start_components(begin: Begin, resumed: Option<Resumed>) -> Result<Adap
     })
 }
 
-/// The device's addresses and routes, and its packet filter.
+/// The device's addresses and routes, and its packet filter; `None` for a witness.
 struct DeviceSetup {
-    reconciler: AdapterReconciler,
-    filter: PacketFilter,
+    reconciler: Option<AdapterReconciler>,
+    filter: Option<PacketFilter>,
     /// The container bridges that the filter knows.
     bridges: (watch::Sender<BTreeSet<String>>, watch::Receiver<BTreeSet<String>>),
 }
@@ -329,6 +336,9 @@ impl DeviceSetup {
     async fn apply(config: &Config, netlink: &Netlink, ifindex: u32) -> Result<Self, OpenError> {
         let interfaces = netlink.list_interfaces().await.unwrap_or_default();
         let bridges = watch::channel(container_bridges(&interfaces));
+        if !config.adapter.backend.has_device() {
+            return Ok(Self { reconciler: None, filter: None, bridges });
+        }
         // Before the adapter has its addresses, so that they are never open.
         let rules = FilterRules::new(config, bridges.1.borrow().clone());
         let filter = PacketFilter::install(rules).await;
@@ -337,7 +347,7 @@ impl DeviceSetup {
         let mut reconciler = AdapterReconciler::new(desired_state(config), ifindex);
         // Adds the routes to the peers: none of its repairs is one yet.
         reconciler.reconcile(netlink, clock::now()).await;
-        Ok(Self { reconciler, filter, bridges })
+        Ok(Self { reconciler: Some(reconciler), filter: Some(filter), bridges })
     }
 }
 
@@ -346,7 +356,7 @@ impl DeviceSetup {
 fn worker_count(config: &Config) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match (config.adapter.backend, config.adapter.workers) {
-        (AdapterBackend::Plain, _) => 1,
+        (AdapterBackend::Plain | AdapterBackend::None, _) => 1,
         (AdapterBackend::Offload, 0) => cores.clamp(1, 4),
         (AdapterBackend::Offload, count) => count.min(MAX_QUEUES),
     }

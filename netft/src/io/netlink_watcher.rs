@@ -45,7 +45,8 @@ pub(crate) struct NetlinkWatcher {
     pub config: watch::Receiver<Arc<Config>>,
     pub netlink: Netlink,
     pub monitor: NetlinkMonitor,
-    pub reconciler: AdapterReconciler,
+    /// `None` for a witness, which has no adapter and changes nothing of the host.
+    pub reconciler: Option<AdapterReconciler>,
     /// Restores the ARP settings when the watcher ends.
     pub arp: ArpSettings,
     pub driver: mpsc::Sender<DriverMessage>,
@@ -73,7 +74,9 @@ impl NetlinkWatcher {
             // Before anything slow: a new peer may have data at once.
             if self.desired.has_changed().unwrap_or_default() {
                 let desired = self.desired.borrow_and_update().clone();
-                self.reconciler.set_desired_state(desired);
+                if let Some(reconciler) = &mut self.reconciler {
+                    reconciler.set_desired_state(desired);
+                }
             }
             if !self.reconcile_adapter(&config).await {
                 return;
@@ -142,7 +145,8 @@ impl NetlinkWatcher {
     /// Keeps the way to the peers through the adapter, whatever policy rules other programs set.
     /// Returns false once the driver is gone.
     async fn reconcile_ways(&mut self) -> bool {
-        let (desired, ifindex) = (self.reconciler.desired_state(), self.reconciler.ifindex());
+        let Some(reconciler) = &self.reconciler else { return true };
+        let (desired, ifindex) = (reconciler.desired_state(), reconciler.ifindex());
         let report = match policy_rule::reconcile_rules(&self.netlink, desired, ifindex).await {
             Ok(report) => report,
             Err(error) => {
@@ -178,7 +182,9 @@ impl NetlinkWatcher {
 
     /// Repairs the adapter. Returns false once the driver is gone.
     async fn reconcile_adapter(&mut self, config: &Config) -> bool {
-        let report = self.reconciler.reconcile(&self.netlink, clock::now()).await;
+        let Some(reconciler) = &mut self.reconciler else { return true };
+        let report = reconciler.reconcile(&self.netlink, clock::now()).await;
+        let notices = reconciler.take_notices();
         for error in &report.errors {
             tracing::debug!(adapter = %config.adapter.name, %error, "cannot repair the adapter");
         }
@@ -193,7 +199,7 @@ impl NetlinkWatcher {
                 return false;
             }
         }
-        for notice in self.reconciler.take_notices() {
+        for notice in notices {
             let what = notice.to_string();
             tracing::debug!(adapter = %config.adapter.name, what, "left as it is");
             let event = EventKind::OverlayFault { what };
@@ -207,7 +213,7 @@ impl NetlinkWatcher {
 
     /// Separates the interfaces that share a subnet. Returns false once the driver is gone.
     async fn update_arp_settings(&mut self, config: &Config, host_state: &HostState) -> bool {
-        let shared = if config.topology.keep_arp_settings {
+        let shared = if config.topology.keep_arp_settings || self.reconciler.is_none() {
             SharedSubnets::new()
         } else {
             topology::shared_subnets(config, &host_state.interfaces)
@@ -218,6 +224,7 @@ impl NetlinkWatcher {
     }
 
     async fn recreate_adapter(&mut self, config: &Config) -> bool {
+        let Some(reconciler) = &mut self.reconciler else { return true };
         let adapter = &config.adapter;
         let opened = match tun::open_adapter(
             &self.netlink,
@@ -239,12 +246,12 @@ impl NetlinkWatcher {
             tracing::warn!(adapter = %adapter.name, %error, "cannot configure the new adapter");
         }
         tracing::debug!(adapter = %adapter.name, opened.ifindex, "adapter created anew");
-        self.reconciler.on_recreated(opened.ifindex);
+        reconciler.on_recreated(opened.ifindex);
         let queues = opened.queues.into_iter().map(Arc::new).collect();
         if self.driver.send(DriverMessage::Queues(queues)).await.is_err() {
             return false;
         }
-        let routes = self.reconciler.reconcile(&self.netlink, clock::now()).await;
+        let routes = reconciler.reconcile(&self.netlink, clock::now()).await;
         for error in routes.errors {
             tracing::warn!(adapter = %adapter.name, %error, "cannot restore an address or a route");
         }

@@ -225,6 +225,14 @@ impl Site {
     ) -> Result<Daemon, LabError> {
         let mut command = self.daemon_command(lab, node)?;
         command.args(arguments);
+        self.start_command(node, command)
+    }
+
+    /// Starts a node's daemon by a command of the caller's, which runs it in the end.
+    ///
+    /// # Errors
+    /// As [`start_daemon`](Self::start_daemon).
+    pub fn start_command(&self, node: usize, command: Command) -> Result<Daemon, LabError> {
         let log = self.nodes[node].folder.join("log");
         Daemon::spawn(command, &self.nodes[node].name, &self.runtime_dir(node), &log)
     }

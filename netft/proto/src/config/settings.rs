@@ -256,14 +256,22 @@ pub enum AdapterBackend {
     Offload,
     /// One packet per read and write, through the `tun-tap` crate.
     Plain,
+    /// There is no device: the node is a witness (`netftd --witness`), which carries no traffic.
+    None,
 }
 
 impl AdapterBackend {
+    /// False for a witness.
+    pub const fn has_device(self) -> bool {
+        !matches!(self, Self::None)
+    }
+
     /// The word in the config file and in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Offload => "offload",
             Self::Plain => "plain",
+            Self::None => "none",
         }
     }
 }

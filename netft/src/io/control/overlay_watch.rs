@@ -94,6 +94,10 @@ impl Component for OverlayWatch {
             self.repeated_at = Some(now);
             actions.push(Action::RepeatAdvertisement);
         }
+        // A witness has no adapter that an echo could leave through.
+        if !view.config.adapter.backend.has_device() {
+            return;
+        }
         let is_due = self.peers.values().filter_map(OverlayEcho::next_wake).any(|at| at <= now);
         if !std::mem::take(&mut self.is_stale) && !is_due {
             return;

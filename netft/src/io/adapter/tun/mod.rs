@@ -36,6 +36,13 @@ pub struct OpenedAdapter {
     pub origin: DeviceOrigin,
 }
 
+impl OpenedAdapter {
+    /// Of a witness.
+    pub const fn without_device() -> Self {
+        Self { queues: Vec::new(), ifindex: 0, origin: DeviceOrigin::Created }
+    }
+}
+
 /// Opens `queues` queues of the adapter `name`. The caller holds the adapter's
 /// [lock](crate::io::adapter::lock) and configures the device afterwards.
 ///
@@ -101,6 +108,7 @@ async fn try_open(
             attach::attach_offload(name, queues, origin != DeviceOrigin::Adopted)?
         }
         AdapterBackend::Plain => vec![attach::attach_plain(name)?],
+        AdapterBackend::None => return Err(TunOpenError::Queues(queues)),
     };
     match netlink.find_device(name).await? {
         Some(device) => {
