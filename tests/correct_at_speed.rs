@@ -122,10 +122,15 @@ fn print_tallies(tallies: &[ChecksumTally; 2], rate: f64, mib: u64, what: &str) 
 }
 
 /// Backends decide which form checksums have, not which packets arrive: a plain sender's kernel
-/// finishes them, a plain receiver does it itself, a fast one verifies and merges them.
+/// finishes them, a plain receiver does it itself, a fast one verifies what it merges.
 fn forms(tallies: &[ChecksumTally; 2], each: [&str; 2]) {
     for (tally, config) in tallies.iter().zip(each) {
-        assert_eq!(tally.unfinished > 0, config != PLAIN, "{tallies:?}");
+        match (config == PLAIN, each.contains(&PLAIN)) {
+            (true, _) => assert_eq!(tally.unfinished, 0, "{tallies:?}"),
+            (false, false) => assert!(tally.unfinished > 0, "{tallies:?}"),
+            // What comes in order merges: on a bad network perhaps nothing.
+            (false, true) => {}
+        }
     }
 }
 
