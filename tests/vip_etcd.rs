@@ -100,11 +100,15 @@ fn start_nodes(folder: &std::path::Path) -> (OwnerLab, EtcdServer) {
 
 /// Two authorities, and a certificate of the first one for an address, in a folder.
 const CERTIFICATES: &str = r#"
-new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1.key" -subj "/CN=$1" -days 2 "${@:2}"; }
+new() {
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1.key" \
+        -subj "/CN=$1" -days 2 "${@:2}"
+}
 new authority -x509 -out authority.pem
 new stranger -x509 -out stranger.pem
 new leaf -addext "subjectAltName=IP:$ADDRESS" -out leaf.csr
-openssl x509 -req -in leaf.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -copy_extensions copy -out leaf.pem
+openssl x509 -req -in leaf.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 \
+    -copy_extensions copy -out leaf.pem
 "#;
 
 fn make_certificates(folder: &std::path::Path, address: &str) {

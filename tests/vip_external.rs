@@ -1,5 +1,6 @@
-//! Floating addresses whose owner Debian's Pacemaker decides on, by the agent `scripts/ocf/netft-vip`:
-//! three nodes and a client. Corosync runs on every node over netft's adapter, Pacemaker on two.
+//! Floating addresses whose owner Debian's Pacemaker decides on, by the agent
+//! `scripts/ocf/netft-vip`: three nodes and a client. Corosync runs on every node over netft's
+//! adapter, Pacemaker on two.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -56,7 +57,8 @@ const SETTINGS: &str = r#"
 crm_attribute --name stonith-enabled --update false
 crm_attribute --name dc-deadtime --update 5s
 crm_attribute --type rsc_defaults --name resource-stickiness --update 100
-cibadmin --create --scope resources --xml-text '<primitive id="web" class="ocf" provider="netft" type="netft-vip">
+cibadmin --create --scope resources --xml-text '
+<primitive id="web" class="ocf" provider="netft" type="netft-vip">
   <instance_attributes id="web-parameters">
     <nvpair id="web-vip" name="vip" value="web"/>
     <nvpair id="web-netft" name="netft" value="/run/netft"/>
@@ -293,7 +295,7 @@ fn f_72_pacemaker_moves_the_address_and_two_nodes_never_answer() {
             let why = lab.test.run_netft(usize::from(next), &["vip", "why", "web"]);
             assert!(!why.contains("without a renewal"), "{why}");
 
-            // The manager of the owner does not run: nothing renews, and the others take it for dead.
+            // The manager of the owner does not run: nothing renews, the others take it for dead.
             let (owner, begun) = (usize::from(next), Instant::now());
             lab.cluster[owner].signal_all(Signal::STOP);
             lab.await_owner(|number| usize::from(number) == 1 - owner);

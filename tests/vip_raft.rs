@@ -266,6 +266,7 @@ fn f_100_a_voter_with_a_full_disk_says_so_and_votes_again_with_room() {
         let rest = disk.join("other data");
         let mut file = std::fs::File::create(&rest).unwrap();
         while file.write_all(&[1; 4096]).is_ok() {}
+        drop(file);
         // Decisions are written until the disk refuses one.
         let mut moves = 0;
         while problem(&test).is_none() {

@@ -1,5 +1,5 @@
-//! Floating addresses of two nodes whose third vote is a witness, which has no adapter, no TUN driver
-//! and no capability.
+//! Floating addresses of two nodes whose third vote is a witness, which has no adapter, no TUN
+//! driver and no capability.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

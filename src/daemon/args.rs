@@ -38,7 +38,7 @@ pub(super) struct NetftdArgs {
     /// Group whose members may query this daemon, without root; they cannot change it.
     #[arg(long, value_name = "NAME", requires = "config")]
     pub(super) group: Option<String>,
-    /// Run a witness: vote on the owners of floating addresses and carry nothing. It has no adapter,
+    /// Run a witness: vote on the owners of floating addresses, carry nothing. It has no adapter,
     /// and needs no /dev/net/tun and no capability.
     #[arg(long, requires = "config")]
     pub(super) witness: bool,

@@ -11,8 +11,7 @@ use crate::exit::ExitError;
 pub(super) fn make_witness(mut config: Config) -> Result<Config, ExitError> {
     if let Some(vip) = config.floating.vips.first() {
         let text = format!(
-            "a witness carries no floating address, and its config has {:?}: leave `[[vip]]` out of \
-             it",
+            "a witness carries no floating address, and its config has {:?}: leave `[[vip]]` out",
             vip.name
         );
         return Err(ExitError::invalid_input(text));

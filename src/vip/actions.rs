@@ -124,8 +124,8 @@ impl VipService {
             VipAction::Released(token) => {
                 entry.add_history(time, format!("let go by decision {token}"));
                 if entry.config.ownership == VipOwnership::External {
-                    let now = time.as_nanos();
-                    tracing::debug!(target: OWNERSHIP_LOG, vip = %name, %token, now, "ownership: let go");
+                    let (vip, now) = (name, time.as_nanos());
+                    tracing::debug!(target: OWNERSHIP_LOG, %vip, %token, now, "ownership: let go");
                 }
                 if entry.config.ownership.has_engine() {
                     let vip = Arc::clone(name);

@@ -163,6 +163,12 @@ fn peers_networks_and_timings_change_under_traffic_that_notices_nothing() {
         let text = trio.reload();
         assert!(text.contains("+ peer c: "), "{text}");
         trio.wait("a session with c", "c", 3);
+        // The other end may take up its routes a little later.
+        wait_until("data reaches c", || {
+            let first = trio.probe(0, 2);
+            thread::sleep(TRAFFIC_CHECK_TIME / 10);
+            first.finish().full_report().lost == 0
+        });
         let flow = trio.probe(0, 2);
         thread::sleep(TRAFFIC_CHECK_TIME);
         assert_nothing_lost(&flow.finish());

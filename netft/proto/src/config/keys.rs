@@ -282,9 +282,10 @@ config_keys! {
     /// File with the private key of the certificate, PEM, unreadable for others.
     METRICS_KEY_FILE = "metrics.key_file", KeySyntax::Text("the path of a file"),
         Described("none"), Restart, r#""metrics.key""#;
-    /// Servers of the cluster, etcd 3.4 or later, each `http://HOST:PORT`. The connection is not
-    /// encrypted: use a trusted network.
-    ETCD_ENDPOINTS = "ownership.etcd.endpoints", KeySyntax::TextList("`http://HOST:PORT` or `https://HOST:PORT`"),
+    /// Servers of the cluster, etcd 3.4 or later. With `http` the connection is not encrypted: use
+    /// a trusted network.
+    ETCD_ENDPOINTS = "ownership.etcd.endpoints",
+        KeySyntax::TextList("`http://HOST:PORT` or `https://HOST:PORT`"),
         Described("none"), Restart, r#"["http://10.1.0.5:2379"]"#;
     /// Certificates (PEM) of the authorities that the servers' certificates lead to; for `https`.
     ETCD_CA_FILE = "ownership.etcd.ca_file", KeySyntax::Text("an absolute path"),
