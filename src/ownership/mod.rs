@@ -16,11 +16,13 @@ pub const OWNERSHIP_QUEUE_LEN: usize = 1024;
 /// From the engine to the address service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnershipUpdate {
-    /// This node may answer for the addresses until `until`, by its own clock; also each renewal.
+    /// This node may answer for the address until `until`, by its own clock; also each renewal.
     Granted {
-        /// Names of the addresses, with the decisions.
-        leases: Vec<(Arc<str>, FencingToken)>,
-        /// End of the leases.
+        /// Name of the address.
+        vip: Arc<str>,
+        /// The decision.
+        token: FencingToken,
+        /// End of the lease.
         until: Time,
     },
     /// Let the address go at once, then send [`OwnershipRequest::Released`].

@@ -271,12 +271,10 @@ impl VipService {
     fn on_update(&mut self, update: OwnershipUpdate) {
         let time = now();
         match update {
-            OwnershipUpdate::Granted { leases, until } => {
-                for (vip, token) in leases {
-                    if let Some(entry) = self.entries.get_mut(&vip) {
-                        let grant = VipGrant { token, until, is_proven: true };
-                        entry.input(time, VipInput::Grant(grant));
-                    }
+            OwnershipUpdate::Granted { vip, token, until } => {
+                if let Some(entry) = self.entries.get_mut(&vip) {
+                    let grant = VipGrant { token, until, is_proven: true };
+                    entry.input(time, VipInput::Grant(grant));
                 }
             }
             OwnershipUpdate::Revoked { vip, token } => match self.entries.get_mut(&vip) {

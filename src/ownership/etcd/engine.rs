@@ -283,7 +283,7 @@ impl EtcdTask {
                 HolderUpdate::Granted { vip, token, until } => {
                     let (now, until_ns) = (clock::now().as_nanos(), until.as_nanos());
                     tracing::debug!(vip, %token, now, until_ns, "ownership: granted");
-                    OwnershipUpdate::Granted { leases: vec![(vip.into(), token)], until }
+                    OwnershipUpdate::Granted { vip: vip.into(), token, until }
                 }
                 HolderUpdate::Revoked { vip, token } => {
                     tracing::info!(vip, %token, "ownership: revoked");

@@ -8,7 +8,6 @@ use std::{
 
 use netft::{
     Time,
-    vip::FencingToken,
     vip::ownership::{
         ElectionTurns, HolderUpdate, LeaseHolder, LeaseRules, OwnershipCommand, OwnershipLeader,
     },
@@ -233,12 +232,10 @@ impl<T: OwnershipTransport> EngineTask<T> {
         let Some((_, leader)) = &mut self.leader else { return };
         let policies = &self.settings.policies;
         let commands = voter.machine.with_state(|state| leader.poll_commands(now, state, policies));
-        for command in &commands {
-            if let OwnershipCommand::Assign { vip, owner, reason, .. } = command {
+        for command in commands {
+            if let OwnershipCommand::Assign { vip, owner, reason, .. } = &command {
                 tracing::info!(vip, ?owner, "ownership: assigned because {reason}");
             }
-        }
-        for command in OwnershipCommand::into_entries(commands) {
             let (raft, inbox) = (voter.raft.clone(), self.outputs.inbox.clone());
             tokio::spawn(async move {
                 if let Err(error) = raft.client_write(command).await {
@@ -334,13 +331,6 @@ impl<T: OwnershipTransport> EngineTask<T> {
         if self.waiting.len() >= MAX_WAITING {
             return;
         }
-        let WaitingReport { report, reply_tx } = waiting;
-        let report = match leader.complete_report(report) {
-            Ok(report) => report,
-            // The node may have stopped waiting.
-            Err(reply) => return drop(reply_tx.send(Ok(reply))),
-        };
-        let waiting = WaitingReport { report, reply_tx };
         voter.machine.with_state(|state| leader.on_report(now, state, &waiting.report));
         self.waiting.push(waiting);
     }
@@ -414,17 +404,8 @@ impl<T: OwnershipTransport> EngineTask<T> {
             EngineEvent::Answered { serial, answer, by } => match answer {
                 Ok(OwnershipAnswer::Lease(reply)) => {
                     self.route.answered = by;
-                    let mut leases = BTreeMap::<Time, Vec<_>>::new();
                     for update in self.holder.on_reply(now, &reply) {
-                        match update {
-                            HolderUpdate::Granted { vip, token, until } => {
-                                leases.entry(until).or_default().push((vip.into(), token));
-                            }
-                            update => self.send_update(update).await,
-                        }
-                    }
-                    for (until, leases) in leases {
-                        self.send_leases(leases, until).await;
+                        self.send_update(update).await;
                     }
                 }
                 Ok(OwnershipAnswer::NotLeader { leader }) => {
@@ -443,19 +424,12 @@ impl<T: OwnershipTransport> EngineTask<T> {
         }
     }
 
-    /// Sends the leases that end at one moment together: they are set together in the kernel.
-    async fn send_leases(&self, leases: Vec<(Arc<str>, FencingToken)>, until: Time) {
-        let (now, until_ns) = (clock::now().as_nanos(), until.as_nanos());
-        for (vip, token) in &leases {
-            tracing::debug!(%vip, %token, now, until_ns, "ownership: granted");
-        }
-        self.send_to_service(OwnershipUpdate::Granted { leases, until }).await;
-    }
-
     async fn send_update(&self, update: HolderUpdate) {
         let update = match update {
             HolderUpdate::Granted { vip, token, until } => {
-                return self.send_leases(vec![(vip.into(), token)], until).await;
+                let (now, until_ns) = (clock::now().as_nanos(), until.as_nanos());
+                tracing::debug!(vip, %token, now, until_ns, "ownership: granted");
+                OwnershipUpdate::Granted { vip: vip.into(), token, until }
             }
             HolderUpdate::Revoked { vip, token } => {
                 tracing::info!(vip, %token, "ownership: revoked");

@@ -45,6 +45,8 @@ const DETECTION_TIME: Duration = Duration::from_millis(150);
 struct Hub {
     inboxes: Mutex<BTreeMap<String, mpsc::Sender<PeerMessage>>>,
     cut: Mutex<BTreeSet<String>>,
+    /// How long each request and each reply is on its way.
+    delay: Mutex<Duration>,
 }
 
 struct HubTransport {
@@ -56,10 +58,14 @@ impl OwnershipTransport for HubTransport {
     async fn request(&self, node: &str, payload: Vec<u8>) -> Result<Vec<u8>, String> {
         let is_cut = |name: &str| self.hub.cut.lock().unwrap().contains(name);
         let inbox = self.hub.inboxes.lock().unwrap().get(node).cloned();
+        let delay = *self.hub.delay.lock().unwrap();
         let exchange = async {
+            sleep(delay).await;
             let (reply_tx, reply) = oneshot::channel();
             inbox?.send(PeerMessage { payload, reply_tx }).await.ok()?;
-            reply.await.ok()
+            let reply = reply.await.ok();
+            sleep(delay).await;
+            reply
         };
         let reply = exchange.await.filter(|_| !is_cut(node) && !is_cut(&self.from));
         match reply {
@@ -92,6 +98,12 @@ struct Node {
     service: JoinHandle<()>,
 }
 
+impl Node {
+    fn term(&self) -> u64 {
+        self.engine.status().borrow().term
+    }
+}
+
 struct Cluster {
     hub: Arc<Hub>,
     folder: TempDir,
@@ -109,11 +121,9 @@ async fn serve_addresses(
 ) {
     while let Some(update) = updates.recv().await {
         match update {
-            OwnershipUpdate::Granted { leases, until } => {
+            OwnershipUpdate::Granted { vip, token, until } => {
                 let from = clock::now();
-                let leases = leases.into_iter();
-                let leases = leases.map(|(vip, token)| Held { node, vip, token, from, until });
-                held.lock().unwrap().extend(leases);
+                held.lock().unwrap().push(Held { node, vip, token, from, until });
             }
             OwnershipUpdate::Revoked { vip, token } => {
                 let now = clock::now();
@@ -265,6 +275,31 @@ async fn an_address_goes_on_when_its_owner_dies_and_never_has_two() {
         sleep(Duration::from_millis(300)).await;
     }
     println!("owner killed, takeover: {}", percentiles(takeovers));
+    cluster.check_held();
+}
+
+/// F-103: candidates that end each other's elections would use a term each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn few_terms_are_used_when_the_leader_is_lost_and_messages_are_slow() {
+    const ROUNDS: u64 = 4;
+    let mut cluster = Cluster::start(&["v"]).await;
+    cluster.await_owner("v", |_| true).await;
+    *cluster.hub.delay.lock().unwrap() = Duration::from_millis(25);
+    let mut used = 0;
+    for _ in 0..ROUNDS {
+        cluster.await_owner("v", |_| true).await;
+        let led = |node: &Node| (node.engine.status().borrow().leader.clone(), node.term());
+        let (leader, term) = led(cluster.nodes.values().next().unwrap());
+        let leader = NAMES.into_iter().find(|name| leader.as_deref() == Some(*name)).unwrap();
+        cluster.kill_node(leader).await;
+        let began = clock::now();
+        cluster.await_owner("v", |one| one.node != leader && one.from > began).await;
+        used += cluster.nodes.values().map(Node::term).max().unwrap() - term;
+        cluster.start_node(leader).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    println!("{used} terms for {ROUNDS} lost leaders");
+    assert!(used <= 3 * ROUNDS, "{used} terms for {ROUNDS} lost leaders");
     cluster.check_held();
 }
 

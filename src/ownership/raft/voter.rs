@@ -72,9 +72,9 @@ pub(super) async fn start_voter<T: OwnershipTransport>(
         election_timeout_max: times.1,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
         max_in_snapshot_log_to_keep: KEPT_ENTRIES,
-        // Below the bound of a request, as JSON, with entries of the most decisions.
+        // Below the bound of a request, as JSON.
         snapshot_max_chunk_size: 12 * 1024,
-        max_payload_entries: 4,
+        max_payload_entries: 64,
         ..Config::default()
     };
     let config = Arc::new(config.validate().map_err(|error| unusable(&error))?);

@@ -190,11 +190,6 @@ impl Process {
             }
             return;
         };
-        let report = match leader.complete_report(report) {
-            Ok(report) => report,
-            Err(reply) if from == self.me => return self.on_reply(now, &reply),
-            Err(reply) => return self.send(from, NodeMessage::Reply(reply)),
-        };
         leader.on_report(now, &self.raft.state, &report);
         let round = match self.bug {
             // Every heartbeat so far counts as the confirmation.
@@ -314,7 +309,7 @@ impl Process {
         let Some(leader) = &mut self.leader else { return };
         let commands = leader.poll_commands(now, &self.raft.state, &self.policies);
         let nudges = leader.take_nudges();
-        for command in OwnershipCommand::into_entries(commands) {
+        for command in commands {
             self.raft.propose(now, command);
         }
         for node in nudges.iter().map(|name| node_index(name)) {

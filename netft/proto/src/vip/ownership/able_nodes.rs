@@ -64,11 +64,6 @@ impl AbleNodes {
     pub(super) fn on_report(&mut self, now: Time, report: &LeaseReport) {
         let node = self.nodes.entry(report.node.clone()).or_default();
         node.alive_until = Some(now + report.next_within.min(MAX_PROMISE) * MISSED_REPORTS);
-        // A node that is heard is reachable.
-        node.is_unreachable = false;
-        if report.is_short {
-            return;
-        }
         node.able = report.able.iter().cloned().collect();
         let known = std::mem::take(&mut node.roles);
         for RoleReport { vip, began_ns, age } in &report.roles {
@@ -79,6 +74,8 @@ impl AbleNodes {
             let moment = known.map_or(moment, |(_, known)| moment.min(*known));
             node.roles.insert(vip.clone(), (*began_ns, moment));
         }
+        // A node that is heard is reachable.
+        node.is_unreachable = false;
     }
 
     /// netft says that no route to the node works, or that one does again.

@@ -11,7 +11,7 @@ use crate::{
         FencingToken,
         ownership::{
             lease::LeaseRules,
-            messages::{LeaseReply, LeaseReport, LeaseVerdict, RoleReport, VipVerdict, digest_of},
+            messages::{LeaseReply, LeaseReport, LeaseVerdict, RoleReport, VipVerdict},
         },
     },
 };
@@ -85,10 +85,6 @@ pub struct LeaseHolder {
     pending: BTreeMap<u64, Time>,
     serial: u64,
     next_report: Time,
-    /// Digest of the report that the leader says it has.
-    leader_knows: u64,
-    /// The last whole reply, and its digest.
-    last_reply: (u64, Vec<VipVerdict>),
 }
 
 impl LeaseHolder {
@@ -104,8 +100,6 @@ impl LeaseHolder {
             pending: BTreeMap::new(),
             serial: 0,
             next_report: now,
-            leader_knows: 0,
-            last_reply: (0, Vec::new()),
         }
     }
 
@@ -164,7 +158,7 @@ impl LeaseHolder {
         }
         let released = self.releases.iter().filter(|(_, release)| release.is_done);
         let roles = self.roles.iter().filter(|(vip, _)| self.able.contains(*vip));
-        let mut report = LeaseReport {
+        Some(LeaseReport {
             serial: self.serial,
             node: self.node.clone(),
             able: self.able.iter().cloned().collect(),
@@ -178,18 +172,7 @@ impl LeaseHolder {
             holds: self.held.iter().map(|(vip, (token, _))| (vip.clone(), *token)).collect(),
             released: released.map(|(vip, release)| (vip.clone(), release.held)).collect(),
             next_within: interval,
-            known_reply: self.last_reply.0,
-            ..LeaseReport::default()
-        };
-        let began = report.roles.iter().map(|role| (&role.vip, role.began_ns));
-        let began: Vec<_> = began.collect();
-        report.digest = digest_of(&(&report.able, began, &report.holds, &report.released));
-        if report.digest == self.leader_knows {
-            report.is_short = true;
-            (report.able, report.roles) = (Vec::new(), Vec::new());
-            (report.holds, report.released) = (Vec::new(), Vec::new());
-        }
-        Some(report)
+        })
     }
 
     fn interval(&self) -> Duration {
@@ -199,8 +182,6 @@ impl LeaseHolder {
 
     /// The report did not reach a leader.
     pub fn on_failure(&mut self, now: Time, serial: u64) {
-        // The next one may go to another leader.
-        self.leader_knows = 0;
         if self.pending.remove(&serial).is_some() {
             self.next_report = self.next_report.min(now + RETRY_INTERVAL);
         }
@@ -209,18 +190,8 @@ impl LeaseHolder {
     /// Takes in the leader's reply.
     pub fn on_reply(&mut self, now: Time, reply: &LeaseReply) -> Vec<HolderUpdate> {
         let Some(asked) = self.pending.remove(&reply.serial) else { return Vec::new() };
-        self.leader_knows = reply.known_report;
-        if reply.known_report == 0 && reply.digest == 0 && reply.vips.is_empty() {
-            // It has no report of this node.
-            self.next_report = now + MIN_INTERVAL;
-        }
-        let words = match reply.is_short {
-            true if reply.digest == self.last_reply.0 => std::mem::take(&mut self.last_reply.1),
-            true => return Vec::new(),
-            false => reply.vips.clone(),
-        };
         let mut updates = Vec::new();
-        for word in &words {
+        for word in &reply.vips {
             let newest = self.newest.get(&word.vip).copied().unwrap_or_default();
             // A reply that was overtaken speaks of an owner that is none.
             if word.token < newest {
@@ -237,7 +208,6 @@ impl LeaseHolder {
             }
             self.on_verdict(now, asked, word, &mut updates);
         }
-        self.last_reply = (reply.digest, words);
         updates
     }
 

@@ -15,7 +15,7 @@ use crate::{
         ownership::{
             able_nodes::AbleNodes,
             lease::LeaseRules,
-            messages::{LeaseReply, LeaseReport, LeaseVerdict, VipVerdict, digest_of},
+            messages::{LeaseReply, LeaseReport, LeaseVerdict, VipVerdict},
             placement::{Owners, Placement, best_node, place_address},
             policy::{Failback, VipPolicy},
             state::{OwnershipCommand, OwnershipState, VipRecord},
@@ -49,8 +49,6 @@ pub struct OwnershipLeader {
     /// The state was complete once: nothing that earlier leaders committed is missing in it.
     is_state_complete: bool,
     nodes: AbleNodes,
-    /// The last whole report of each node.
-    reports: BTreeMap<String, LeaseReport>,
     grants: BTreeMap<String, LastGrant>,
     /// Tokens under which nothing is held: their holder let go.
     released: BTreeSet<(String, FencingToken)>,
@@ -76,7 +74,6 @@ impl OwnershipLeader {
             last_foreign_grant: last_ack.map_or(now, |ack| ack.min(now)),
             is_state_complete: false,
             nodes: AbleNodes::new(now + UNHEARD_TIME),
-            reports: BTreeMap::new(),
             grants: BTreeMap::new(),
             released: BTreeSet::new(),
             proposed: BTreeMap::new(),
@@ -87,32 +84,9 @@ impl OwnershipLeader {
         }
     }
 
-    /// The report in whole, if it left out what this leader has.
-    ///
-    /// # Errors
-    /// This leader does not have it: the reply that says so.
-    pub fn complete_report(&self, report: LeaseReport) -> Result<LeaseReport, LeaseReply> {
-        if !report.is_short {
-            return Ok(report);
-        }
-        match self.reports.get(&report.node) {
-            Some(known) if known.digest == report.digest => Ok(LeaseReport {
-                serial: report.serial,
-                known_reply: report.known_reply,
-                next_within: report.next_within,
-                is_short: true,
-                ..known.clone()
-            }),
-            _ => Err(LeaseReply { serial: report.serial, ..LeaseReply::default() }),
-        }
-    }
-
-    /// Takes in a whole report; the reply follows by [`answer_report`](Self::answer_report).
+    /// Takes in a report; the reply follows by [`answer_report`](Self::answer_report).
     pub fn on_report(&mut self, now: Time, state: &OwnershipState, report: &LeaseReport) {
         self.nodes.on_report(now, report);
-        if !report.is_short && report.digest != 0 {
-            self.reports.insert(report.node.clone(), report.clone());
-        }
         for (vip, token) in &report.released {
             let Some(record) = state.record_of(vip) else { continue };
             let is_news = self.released.insert((vip.clone(), *token));
@@ -165,11 +139,7 @@ impl OwnershipLeader {
                 });
             }
         }
-        let digest = digest_of(&vips);
-        let is_short = report.known_reply == digest;
-        let known_report = self.reports.get(&report.node).map_or(0, |known| known.digest);
-        let vips = if is_short { Vec::new() } else { vips };
-        LeaseReply { serial: report.serial, vips, digest, is_short, known_report }
+        LeaseReply { serial: report.serial, vips }
     }
 
     fn judge_lease(

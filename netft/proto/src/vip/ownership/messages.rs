@@ -1,9 +1,6 @@
 //! Messages between a node and the leader.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    time::Duration,
-};
+use std::time::Duration;
 
 use crate::vip::FencingToken;
 
@@ -39,19 +36,10 @@ pub struct LeaseReport {
     pub released: Vec<(String, FencingToken)>,
     /// The next report follows within this time.
     pub next_within: Duration,
-    /// Digest of the node's abilities, roles, holdings and releases.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub digest: u64,
-    /// The four lists are left out: the leader has them, under this digest.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub is_short: bool,
-    /// Digest of the last reply that the node took in whole; 0: none.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub known_reply: u64,
 }
 
 /// The leader's word on one address for one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum LeaseVerdict {
     /// The node may answer for this time, counted from its request.
@@ -63,7 +51,7 @@ pub enum LeaseVerdict {
 }
 
 /// The leader's word on one address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct VipVerdict {
     /// The address.
@@ -86,21 +74,4 @@ pub struct LeaseReply {
     pub serial: u64,
     /// All addresses.
     pub vips: Vec<VipVerdict>,
-    /// Digest of `vips`.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub digest: u64,
-    /// `vips` is left out: the node has it, under this digest.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub is_short: bool,
-    /// Digest of the node's report that the leader has; 0: it needs a whole one.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub known_report: u64,
-}
-
-/// A digest that is not 0. Only the node that computed one compares it with others, so that it may
-/// differ between versions.
-pub(super) fn digest_of(content: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    content.hash(&mut hasher);
-    hasher.finish().max(1)
 }

@@ -38,8 +38,6 @@ pub enum OwnershipCommand {
         /// The longest lease.
         lease: Duration,
     },
-    /// Several decisions of one moment, one write of the log for all.
-    Batch(Vec<Self>),
     /// Forgets an address that nobody owns, and on which no lease runs.
     Forget {
         /// The address.
@@ -47,20 +45,6 @@ pub enum OwnershipCommand {
         /// Its token. Without effect if the address has another one.
         expected: FencingToken,
     },
-}
-
-/// Decisions in one entry, at most: entries have a bound on the wire.
-const COMMANDS_PER_ENTRY: usize = 32;
-
-impl OwnershipCommand {
-    /// The fewest entries of the log that hold these decisions, in their order.
-    pub fn into_entries(commands: Vec<Self>) -> Vec<Self> {
-        let batch = |part: &[Self]| match part {
-            [one] => one.clone(),
-            several => Self::Batch(several.to_vec()),
-        };
-        commands.chunks(COMMANDS_PER_ENTRY).map(batch).collect()
-    }
 }
 
 /// One address.
@@ -112,10 +96,6 @@ impl OwnershipState {
                 };
                 self.vips.insert(vip.clone(), next);
                 true
-            }
-            OwnershipCommand::Batch(commands) => {
-                let effects = commands.iter().map(|command| self.apply_command(token, command));
-                effects.fold(false, |any, effect| any | effect)
             }
             OwnershipCommand::SetLease { vip, lease } => {
                 let Some(record) = self.vips.get_mut(vip) else { return false };
