@@ -145,6 +145,8 @@ pub(super) enum NetftCommand {
         #[arg(long)]
         local: bool,
     },
+    /// Compare each route's detection time with what its measured RTT and loss allow.
+    Tune(TuneArgs),
     /// Collect configuration, state, events, log and kernel facts in an archive, without secrets.
     Report(ReportArgs),
     /// Create a key file and print its public key.
@@ -208,6 +210,25 @@ pub(super) struct WaitArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(super) timeout: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TuneArgs {
+    /// Times a year that loss alone may take a route down.
+    #[arg(long, value_name = "PER_YEAR", default_value_t = 1.0, value_parser = parse_budget)]
+    pub(super) false_alarms: f64,
+    /// Show only the routes to this peer.
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    pub(super) peer: Option<String>,
+}
+
+fn parse_budget(text: &str) -> Result<f64, String> {
+    let budget = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if budget.is_finite() && budget > 0.0 {
+        Ok(budget)
+    } else {
+        Err("a number above 0, such as 0.1".to_owned())
+    }
 }
 
 #[derive(Debug, clap::Args)]

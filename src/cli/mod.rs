@@ -17,6 +17,7 @@ mod peer;
 mod report;
 mod scrub;
 mod top;
+mod tune;
 mod upgrade;
 mod validate;
 mod vip;
@@ -125,6 +126,7 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
         )),
         NetftCommand::Report(args) => report::run_report(&args, target, &mut out),
         NetftCommand::Top(args) => top::run_top(client(), &args, json, style),
+        NetftCommand::Tune(args) => tune::run_tune(&client(), &args, json, &style, &mut out),
         NetftCommand::Metrics => out.write_text(&client().get_text("/metrics")?),
         NetftCommand::Reload { dry_run } => {
             let target = format!("/v1/reload?dry_run={dry_run}");

@@ -7,6 +7,7 @@ pub mod style;
 pub mod table;
 pub mod tables;
 pub mod top;
+pub mod tuning;
 pub mod validation;
 pub mod views;
 pub mod vips;

@@ -10,6 +10,7 @@ mod networks;
 mod report;
 mod screens;
 mod top;
+mod tune;
 mod validate;
 mod why;
 

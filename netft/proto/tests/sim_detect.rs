@@ -7,7 +7,10 @@ use std::time::Duration;
 use netft_proto::{
     Time,
     loss_detection::rtt_estimator,
-    route::{Delay, EventKind, Reason, RouteState, Threshold, Timing},
+    route::{
+        Delay, EventKind, Reason, RouteState, Threshold, Timing,
+        false_alarms::{PacketLoss, false_alarms_per_year},
+    },
     sim,
     sim::{FaultAction, NetworkModel, Scenario, SimReport},
 };
@@ -275,5 +278,36 @@ fn f_20_a_worker_interrupted_before_it_hands_over_blames_nobody() {
             of_node(|kind| matches!(kind, EventKind::StateChanged { to: RouteState::Down, .. }));
         assert_eq!((unreachable, downs), (lost, lost * 3), "{length:?}");
         assert!(report.routes[0].iter().all(|route| route.state == RouteState::Up));
+    }
+}
+
+/// The estimate behind `netft tune` is above what loss alone does, and not by far.
+#[test]
+fn false_alarms_of_independent_loss_stay_below_their_estimate() {
+    const RUN_TIME: u64 = 150;
+    for (threshold, permille) in [(2, 200), (3, 400)] {
+        let timing = timing(30, threshold);
+        let mut alarms = 0;
+        for seed in 0..3 {
+            let loss = |from, to| FaultAction::Loss { network: 0, from, to, permille };
+            let scenario = Scenario::new(seed)
+                .nodes(2)
+                .networks(1)
+                .timing(timing)
+                .run_for(Duration::from_secs(RUN_TIME))
+                .with_fault(ms(1000), loss(0, 1))
+                .with_fault(ms(1000), loss(1, 0))
+                .without_invariants();
+            let report = sim::run_scenario(&scenario);
+            let route = scenario.route_id(0, 1, 0);
+            alarms += report.times_entered(0, route, RouteState::Down).len();
+        }
+        let share = f64::from(permille) / 1000.0;
+        let per_year =
+            false_alarms_per_year(timing, PacketLoss { inbound: share, outbound: share });
+        let estimate = per_year * (3 * RUN_TIME) as f64 / (365.25 * 86_400.0);
+        println!("{timing:?}, {permille} per mille: {alarms} alarms, {estimate:.0} estimated");
+        assert!(alarms > 0 && (alarms as f64) < estimate, "{alarms} of {estimate}");
+        assert!(estimate < 20.0 * alarms as f64, "{alarms} of {estimate}");
     }
 }

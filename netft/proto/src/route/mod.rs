@@ -18,6 +18,7 @@ pub mod drain;
 pub(crate) mod drain_state;
 pub(crate) mod early_warning;
 pub(crate) mod event;
+pub mod false_alarms;
 pub(crate) mod forwarding;
 pub(crate) mod history;
 pub(crate) mod hold_down;
