@@ -297,7 +297,8 @@ impl<'a> GsoPlan<'a> {
         let payload = self.packet.len() - header_len;
         let room = max_packet.saturating_sub(header_len);
         if is_tcp {
-            if room == 0 {
+            // The bound of the work holds for what the route narrows, too.
+            if room == 0 || room < MIN_SEGMENT_LEN.min(payload) {
                 return Err(DropReason::TooBig);
             }
             self.segment_len = gso_size.min(room);

@@ -254,6 +254,31 @@ proptest! {
     }
 }
 
+/// A route that leaves less than the smallest segment gets none: one byte each would be the work of
+/// a thousand packets.
+#[test]
+fn a_route_too_narrow_for_a_segment_gets_none() {
+    let tunnel = TunnelShape { v6: false, checksum: false, between: 0 };
+    let shape = Shape {
+        v6: false,
+        udp: false,
+        flow: 0,
+        timestamps: false,
+        dont_fragment: false,
+        flags: 0,
+        sequence: 0,
+        payload: 1000,
+        gso_size: 200,
+    };
+    let (hdr, packet) = build_tunnel(&tunnel, &shape);
+    let outer = InnerHeaders::parse(&packet).unwrap();
+    let header_len = packet.len() - shape.payload;
+    for room in 0..16 {
+        let plan = GsoPlan::new(&hdr, &packet, &outer, header_len + room);
+        assert_eq!(plan.is_ok(), room >= 8, "{room}");
+    }
+}
+
 /// What reaches the adapter when `packets` arrive together.
 fn merge(packets: &[Vec<u8>], partial: bool) -> Vec<(VnetHdr, Vec<u8>)> {
     let mut buf = packets.concat();
