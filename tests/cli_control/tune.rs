@@ -12,8 +12,11 @@ fn routes_over_the_budget_get_a_threshold_that_keeps_to_it() {
     for row in report["routes"].as_array().unwrap() {
         let is_over = row["false_alarms_per_year"].as_f64().unwrap() > 1.0;
         let (set, smallest) = (row["threshold"].as_u64(), row["smallest_threshold"].as_u64());
-        assert_eq!(is_over, smallest > set, "{row}");
-        let remedy = format!("netft route set {} --threshold {}", row["id"], smallest.unwrap());
+        assert_eq!(is_over, smallest.is_none_or(|smallest| Some(smallest) > set), "{row}");
+        let remedy = smallest.map_or_else(
+            || format!("route {}: it loses too much", row["id"]),
+            |smallest| format!("netft route set {} --threshold {smallest}", row["id"]),
+        );
         assert_eq!(shown.contains(&remedy), is_over, "{shown}");
     }
     // A smaller budget takes a larger threshold.
@@ -22,7 +25,7 @@ fn routes_over_the_budget_get_a_threshold_that_keeps_to_it() {
     let of = |report: &Value| report["routes"][0]["smallest_threshold"].as_u64().unwrap();
     assert!(of(&strict) > of(&report), "{strict}");
     for wrong in ["0", "-1", "often", "inf"] {
-        let refused = daemon.netft(&["tune", "--false-alarms", wrong]);
+        let refused = daemon.netft(&["tune", &format!("--false-alarms={wrong}")]);
         assert!(String::from_utf8_lossy(&refused.stderr).contains("--false-alarms"), "{refused:?}");
     }
 }
