@@ -400,9 +400,9 @@ fn fault_ids(text: &str) -> Vec<String> {
         let Some(family) = chars.next() else { continue };
         let rest = chars.as_str();
         let number = rest.strip_prefix('-').unwrap_or(rest);
-        let is_number = (1..=2).contains(&number.len()) && number.parse::<u8>().is_ok();
-        let dashed = number != rest && "FWCSRLTZ".contains(family);
-        let plain = number == rest && "BCU".contains(family);
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let dashed = number != rest && number.len() <= 3 && "FWCSRLTZ".contains(family);
+        let plain = number == rest && number.len() <= 2 && "BCDU".contains(family);
         if is_number && (dashed || plain) {
             found.push(word.to_owned());
         }
@@ -415,7 +415,7 @@ fn test_name_id(name: &str) -> Option<String> {
     let family = name.chars().next()?.to_ascii_uppercase();
     let rest = name.get(1..)?;
     let number = rest.trim_start_matches('_').split('_').next()?;
-    if !(1..=2).contains(&number.len()) || number.parse::<u8>().is_err() {
+    if !(1..=3).contains(&number.len()) || number.parse::<u8>().is_err() {
         return None;
     }
     match family {
@@ -460,10 +460,12 @@ fn every_fault_that_is_cited_is_listed() {
 
 #[test]
 fn fault_ids_are_recognised() {
-    let text = "(F-20, R-14; W-1). 2008 R2, IpAddr::V4, A1→A2, B15 and U28: C8, not C123";
-    assert_eq!(fault_ids(text), ["F-20", "R-14", "W-1", "B15", "U28", "C8"]);
+    let text =
+        "(F-20, R-14; W-1, F-115). 2008 R2, IpAddr::V4, A1→A2, B15 and U28: C8, D3, not C123";
+    assert_eq!(fault_ids(text), ["F-20", "R-14", "W-1", "F-115", "B15", "U28", "C8", "D3"]);
     for (name, id) in [
         ("f_02_a_black_hole()", Some("F-02")),
+        ("f_115_an_upgrade()", Some("F-115")),
         ("u28_networks()", Some("U28")),
         ("b_15_three()", Some("B15")),
         ("c_08_stuck()", Some("C-08")),

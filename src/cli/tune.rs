@@ -40,9 +40,8 @@ pub(super) fn run_tune(
     });
     let rows = wanted.filter_map(|route| tuning_row(route, args.false_alarms)).collect();
     let report = TuningReport { false_alarms_per_year: args.false_alarms, routes: rows };
-    let mut text =
+    let text =
         serde_json::to_string(&VersionedBody::new(&report)).map_err(ExitError::other_error)?;
-    text.push('\n');
     out.print_response(json, &text, || tuning::tuning_text(&report, style))
 }
 
@@ -70,7 +69,7 @@ fn tuning_row(route: &RouteView, budget: f64) -> Option<TuningRow> {
     })
 }
 
-/// The largest of the recent loss, and of what all heartbeats of the route do not rule out.
+/// The larger of the recent loss and of what all heartbeats of the route do not rule out.
 fn assumed_loss(route: &RouteView) -> PacketLoss {
     let sent = route.heartbeats_sent.max(1) as f64;
     let not_ruled_out = (route.heartbeats_missed as f64 + UNSEEN_LOSSES) / sent;

@@ -146,7 +146,8 @@ fn parse_uptime(text: &str) -> Result<u64, String> {
     }
     let seconds: u64 = seconds.parse().map_err(|_| refused())?;
     let hundredths: u64 = hundredths.parse().map_err(|_| refused())?;
-    seconds.checked_mul(1000).map(|millis| millis + 10 * hundredths).ok_or_else(refused)
+    let millis = seconds.checked_mul(1000).and_then(|millis| millis.checked_add(10 * hundredths));
+    millis.ok_or_else(refused)
 }
 
 fn find_vip(client: &DaemonClient, name: &str) -> Result<VipBody, ExitError> {

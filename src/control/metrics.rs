@@ -163,8 +163,8 @@ fn write_etcd(page: &mut MetricsPage, engine: Option<&OwnershipView>) {
     page.write_single_sample("netft_etcd_answers", MetricKind::Gauge, help, answers);
     if let Some(since) = engine.answered_ms {
         let help = "Seconds since an etcd server answered.";
-        page.begin_family("netft_etcd_answered_seconds", MetricKind::Gauge, help);
-        page.write_sample("", &[], since as f64 / 1000.0);
+        let since = since as f64 / 1000.0;
+        page.write_single_sample("netft_etcd_answered_seconds", MetricKind::Gauge, help, since);
     }
 }
 

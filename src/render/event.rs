@@ -161,8 +161,8 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         EventDetail::SessionEstablished { peer, boot_id } => {
             format!("session with {peer} established, boot id {boot_id}")
         }
-        EventDetail::SessionEnded { peer, by, cause } if cause.is_empty() => {
-            format!("session with {peer} ended{by}")
+        EventDetail::SessionEnded { peer, cause, .. } if cause.is_empty() => {
+            format!("session with {peer} ended")
         }
         EventDetail::SessionEnded { peer, by, cause } => {
             format!("session with {peer} ended by {}: {cause}", by.replace('-', " "))

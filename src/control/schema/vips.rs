@@ -51,7 +51,7 @@ pub struct OwnershipView {
     pub term: u64,
     /// The voters, by name.
     pub voters: Vec<VoterView>,
-    /// Why this node does not vote though it should; that no etcd server answers.
+    /// Reason why this node does not vote though it should, or that no etcd server answers.
     pub problem: Option<String>,
     /// The last error.
     pub last_error: Option<String>,
