@@ -402,8 +402,8 @@ config_keys! {
     VIP_NETWORK = "vip.network", KeySyntax::Text(PREFIX_SYNTAX),
         Described("the one that contains the address"), Live, r#""10.1.0.0/24""#;
     /// Who decides on the owner: `manual`, the operator by `netft vip online`, `offline` and
-    /// `move`; `raft`, the nodes that vote, by the keys below; `etcd`, an
-    /// etcd cluster; `external`, a cluster manager by the agent `netft-vip`.
+    /// `move`; `raft`, the nodes that vote, by the keys below; `etcd`, an etcd cluster;
+    /// `external`, a cluster manager by the agent `netft-vip`.
     VIP_OWNERSHIP = "vip.ownership", KeySyntax::Choice(&["manual", "raft", "etcd", "external"]),
         Text("manual"), Live, r#""raft""#;
     /// How long the owner may answer without a renewal.
@@ -472,8 +472,8 @@ config_keys! {
     /// Zone that the names are in.
     DNS_ZONE = "dns.zone", HOST_NAME_SYNTAX, Required, Live, r#""cluster.example""#;
     /// File of the TSIG key that may change the zone, as `tsig-keygen` writes it: HMAC-SHA-256,
-    /// HMAC-SHA-384 or HMAC-SHA-512. It is read for each update. A relative path starts at the
-    /// config file's directory.
+    /// HMAC-SHA-384 or HMAC-SHA-512; unreadable for others. It is read for each update. A relative
+    /// path starts at the config file's directory.
     DNS_KEY_FILE = "dns.key_file", KeySyntax::Text("the path of a key file"), Required, Live,
         r#""/etc/netft/dns.key""#;
     /// Time to live of the records.

@@ -28,7 +28,10 @@ use std::time::Duration;
 use crate::{
     ids::RouteId,
     loss_detection::{DeliveryCounts, LossShare},
-    route::{data_loss::LOSSY_PERMILLE, peer_route::Route, routes::RouteMap, select::route_rank},
+    route::{
+        arrival_audit::SETTLE_TIME, data_loss::LOSSY_PERMILLE, peer_route::Route, routes::RouteMap,
+        select::route_rank,
+    },
     time::Time,
 };
 
@@ -51,8 +54,6 @@ const MAX_COPIES: u64 = 20_000;
 const RETURN_COPYING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// How often a comparison looks at the first copies.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(2);
-/// From the last copy to its acknowledgement, beside the round trip.
-const SETTLE_TIME: Duration = Duration::from_millis(15);
 
 /// Data frames sent on a route, and those that arrived as the peer reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -500,7 +501,7 @@ impl Comparison {
     /// Frames that the active route lost while they were copied: only the copy arrived.
     fn lost_on_active(&self) -> u64 {
         let [latest, before] = self.active_counts.map(|counts| counts.map(DeliveryCounts::missing));
-        let lost = latest.zip(before).map_or(0, |(latest, before)| latest - before);
+        let lost = latest.zip(before).map_or(0, |(latest, before)| latest.saturating_sub(before));
         if self.is_return { 0 } else { u64::try_from(lost).unwrap_or_default() }
     }
 

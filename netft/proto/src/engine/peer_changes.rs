@@ -147,6 +147,10 @@ pub(crate) fn replace_spec(peer: &mut Peer, now: Time, id: RouteId, spec: RouteS
     };
     change_route(peer, now, id, change);
     if let Some(route) = peer.routes.get_mut(&id) {
+        if route.spec.transport != spec.transport {
+            route.path_quality.data.void_evidence();
+            route.path_quality.data.reopen(now);
+        }
         route.spec = spec;
     }
 }

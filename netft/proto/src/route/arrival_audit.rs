@@ -20,9 +20,9 @@ use crate::{
 
 /// Interval of the counts during an audit.
 const COUNT_INTERVAL: Duration = Duration::from_millis(5);
-/// How long copies have to have ceased, beside two round trips: what is on its way arrives, and is
-/// acknowledged.
-const REST_TIME: Duration = Duration::from_millis(15);
+/// From the last copy until what is on its way has arrived and is acknowledged, beside two round
+/// trips.
+pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(15);
 /// Shortest audit, beside two round trips: frames may be late by reordering.
 const MIN_AUDIT_TIME: Duration = Duration::from_millis(35);
 /// An audit that is not over by then, as copies do not cease, shows nothing.
@@ -56,7 +56,7 @@ struct Episode {
     /// Counts at the retransmission.
     before: DeliveryCounts,
     /// Since when copies have ceased, and the fewest frames missing since.
-    rest: Option<(Time, i64)>,
+    quiet: Option<(Time, i64)>,
     next_count: Time,
 }
 
@@ -76,7 +76,7 @@ impl ArrivalAudit {
         // A peer may not count the route.
         if self.episode.is_none() && counts.arrived > 0 {
             let next_count = now + COUNT_INTERVAL;
-            self.episode = Some(Episode { since: now, before: counts, rest: None, next_count });
+            self.episode = Some(Episode { since: now, before: counts, quiet: None, next_count });
         }
     }
 
@@ -112,19 +112,20 @@ impl ArrivalAudit {
             return None;
         }
         if is_copied {
-            episode.rest = None;
+            episode.quiet = None;
             return None;
         }
         let missing = counts.missing();
-        let (since, fewest) = episode.rest.map_or((now, missing), |(at, n)| (at, n.min(missing)));
-        episode.rest = Some((since, fewest));
-        let is_over = now.since(since) >= REST_TIME + rtt * 2
+        let (since, fewest) = episode.quiet.map_or((now, missing), |(at, n)| (at, n.min(missing)));
+        episode.quiet = Some((since, fewest));
+        let is_over = now.since(since) >= SETTLE_TIME + rtt * 2
             && now.since(episode.since) >= MIN_AUDIT_TIME + rtt * 2;
         if !is_over {
             return None;
         }
         self.episode = None;
-        let lost = u64::try_from(fewest - before.missing()).ok().filter(|lost| *lost > 0)?;
+        let lost =
+            u64::try_from(fewest.saturating_sub(before.missing())).ok().filter(|lost| *lost > 0)?;
         Some(self.count_event(now, (before, counts), lost))
     }
 
@@ -147,6 +148,11 @@ impl ArrivalAudit {
         let all = counts.acknowledged.saturating_sub(series.acknowledged).max(MIN_SHARE_FRAMES);
         let share = LossShare::new(series.lost, series.events.into(), all);
         SilentLoss { share, events: series.events }
+    }
+
+    /// Returns whether the last event is so recent that another one would follow it.
+    pub(crate) fn is_recent(&self, now: Time) -> bool {
+        self.series.is_some_and(|series| now.since(series.last) <= MAX_EVENT_GAP)
     }
 
     /// Forgets the events: they were judged, or prove nothing.
@@ -226,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_without_counts_or_rest_ends() {
+    fn an_audit_without_counts_or_quiet_ends() {
         let mut audit = ArrivalAudit::default();
         let counts = DeliveryCounts { acknowledged: 10, arrived: 10 };
         audit.on_silence(Time::from_millis(0), counts);

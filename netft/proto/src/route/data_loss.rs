@@ -7,9 +7,9 @@
 //! acquits it, after a time that doubles.
 //!
 //! A change that explains losses voids the evidence before it, and with it a comparison under way:
-//! the path MTU fell, the route went down or came up, its remote address changed, or its frames
-//! leave in another way. Evidence counts by epochs; every such change begins one, here and in loss
-//! detection, where frames in flight belong to the epoch they were sent in.
+//! the path MTU fell, the route went down or came up, its remote address or its transport changed,
+//! or its frames leave in another way. Evidence counts by epochs; every such change begins one,
+//! here and in loss detection, where frames in flight belong to the epoch they were sent in.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl DataQuality {
     /// Applies a report that more data was lost. `is_congested`: the route's queue grows, so the
     /// loss may be of this node's own making.
     pub(crate) fn on_report(&mut self, now: Time, permille: u16, is_congested: bool) {
-        let follows = self.reported.is_some_and(|(_, at)| now.since(at) <= MAX_REPORT_GAP);
+        let follows = self.has_report_to_follow(now);
         self.reported = Some((permille, now));
         self.lasting = match permille >= LOSSY_PERMILLE && !is_congested {
             true if follows => self.lasting.saturating_add(1),
@@ -86,10 +86,17 @@ impl DataQuality {
         if is_congested {
             return self.audit.forget_events();
         }
+        if !self.has_report_to_follow(now) {
+            self.lasting = 0;
+        }
         let permille = loss.share.permille;
         let reported = self.recent_permille(now).max(permille);
         self.reported = Some((reported, now));
         self.silent_events = if permille >= LOSSY_PERMILLE { loss.events } else { 0 };
+    }
+
+    fn has_report_to_follow(&self, now: Time) -> bool {
+        self.reported.is_some_and(|(_, at)| now.since(at) <= MAX_REPORT_GAP)
     }
 
     /// Recent loss, or that of the conviction, per mille.
@@ -105,8 +112,8 @@ impl DataQuality {
 
     /// Returns whether the loss lasts and a comparison may begin.
     pub(crate) fn wants_comparison(&self, now: Time) -> bool {
-        let lasts = self.lasting >= LASTING_REPORTS || self.silent_events >= LASTING_EVENTS;
-        lasts && !self.is_resting(now)
+        let events_last = self.silent_events >= LASTING_EVENTS && self.audit.is_recent(now);
+        (self.lasting >= LASTING_REPORTS || events_last) && !self.is_resting(now)
     }
 
     /// Returns whether a comparison with the route was fruitless lately.
@@ -203,6 +210,7 @@ impl DataQuality {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loss_detection::DeliveryCounts;
 
     fn at(ms: u64) -> Time {
         Time::from_millis(1000 + ms)
@@ -224,6 +232,26 @@ mod tests {
         }
         assert!(!quality.wants_comparison(at(1000)), "too little");
         assert_eq!((quality.loss_permille(at(1000)), quality.loss_permille(at(2100))), (4, 0));
+    }
+
+    #[test]
+    fn silence_of_long_ago_is_no_evidence() {
+        let mut quality = DataQuality::default();
+        for n in 0..3 {
+            let counts =
+                |lost| DeliveryCounts { acknowledged: 1000 + n * 10 + lost, arrived: 1000 };
+            quality.audit.on_silence(at(n * 200), counts(0));
+            for ms in [n * 200 + 40, n * 200 + 60] {
+                if let Some(loss) =
+                    quality.audit.on_counts(at(ms), counts(10), false, Duration::ZERO)
+                {
+                    quality.on_silent_loss(at(ms), loss, false);
+                }
+            }
+        }
+        assert!(quality.wants_comparison(at(460)));
+        quality.on_report(at(60_000), LOSSY_PERMILLE, false);
+        assert!(!quality.wants_comparison(at(60_000)), "one report");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::params::{THRESHOLD_RANGE, Threshold, Timing};
+use crate::route::params::{THRESHOLD_RANGE, Threshold, Timing};
 
 const SECONDS_PER_YEAR: f64 = 365.25 * 24.0 * 3600.0;
 

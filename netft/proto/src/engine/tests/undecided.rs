@@ -24,7 +24,7 @@ fn losing_pair() -> Rig {
     rig
 }
 
-/// F-10 and its siblings: each of these explains what a route lost before.
+/// F-10 and other changes: each of these explains what a route lost before.
 #[test]
 fn a_change_that_explains_losses_voids_the_evidence() {
     let limit = |route: u32, datagram: usize| {
@@ -39,6 +39,10 @@ fn a_change_that_explains_losses_voids_the_evidence() {
             limit(route, 1400),
             EngineInput::SegmentationChanged(id),
             EngineInput::RemoteLearned { route: id, remote },
+            EngineInput::ReplaceSpec {
+                id,
+                spec: RouteSpec { transport: Transport::Quic, ..spec(PEER, route) },
+            },
             fault(id),
         ];
         for change in changes {
