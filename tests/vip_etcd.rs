@@ -14,7 +14,7 @@ use std::{
 
 use common::{
     commands::{has_programs, skip_without_server},
-    owner_lab::{CLIENT, DEADLINE, Fault, OwnerLab, VIP},
+    owner_lab::{CLIENT_HOST, EVENT_DEADLINE, Fault, OwnerLab, VIP_ADDRESS},
 };
 use netft_lab::{Lab, in_namespace};
 
@@ -32,7 +32,7 @@ struct EtcdServer {
 
 impl EtcdServer {
     fn start(lab: &Lab, folder: PathBuf, is_secure: bool) -> Self {
-        let addr = lab.node_address(0, CLIENT, false);
+        let addr = lab.node_address(0, CLIENT_HOST, false);
         let scheme = if is_secure { "https" } else { "http" };
         let url = format!("{scheme}://{addr}:{ETCD_PORT}");
         let mut this = Self { process: None, folder, url, is_secure };
@@ -41,7 +41,7 @@ impl EtcdServer {
     }
 
     fn spawn(&mut self, lab: &Lab) {
-        let netns = lab.node_netns(CLIENT);
+        let netns = lab.node_netns(CLIENT_HOST);
         let log = std::fs::File::create(self.folder.join("log")).unwrap();
         let peer = format!("http://127.0.0.1:{PEER_PORT}");
         let mut command = netns.command_inside("etcd").unwrap();
@@ -62,7 +62,7 @@ impl EtcdServer {
         let at = self.url.split_once("://").unwrap().1.to_owned();
         let start = Instant::now();
         while netns.run_inside(|| TcpStream::connect(&at).is_err()) {
-            assert!(start.elapsed() < DEADLINE, "etcd does not listen at {at}");
+            assert!(start.elapsed() < EVENT_DEADLINE, "etcd does not listen at {at}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -91,7 +91,7 @@ fn start_nodes(folder: &std::path::Path) -> (OwnerLab, EtcdServer) {
     let lab = OwnerLab::hosts();
     let etcd = EtcdServer::start(&lab, folder.to_owned(), false);
     let common = format!(
-        "[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"etcd\"\n\n\
+        "[[vip]]\nname = \"web\"\naddress = \"{VIP_ADDRESS}/24\"\nownership = \"etcd\"\n\n\
          [ownership.etcd]\nendpoints = [\"{}\"]\n",
         etcd.url
     );
@@ -99,7 +99,7 @@ fn start_nodes(folder: &std::path::Path) -> (OwnerLab, EtcdServer) {
 }
 
 /// Two authorities, and a certificate of the first one for an address, in a folder.
-const CERTIFICATES: &str = r#"
+const CERTIFICATE_SCRIPT: &str = r#"
 new() {
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1.key" \
         -subj "/CN=$1" -days 2 "${@:2}"
@@ -113,7 +113,7 @@ openssl x509 -req -in leaf.csr -CA authority.pem -CAkey authority.key -CAcreates
 
 fn make_certificates(folder: &std::path::Path, address: &str) {
     let mut command = Command::new("bash");
-    command.args(["-euc", CERTIFICATES]).env("ADDRESS", address).current_dir(folder);
+    command.args(["-euc", CERTIFICATE_SCRIPT]).env("ADDRESS", address).current_dir(folder);
     let made = command.output().unwrap();
     assert!(made.status.success(), "{made:?}");
 }
@@ -130,10 +130,10 @@ fn f_73_tls_with_the_right_authority_and_certificate_alone_gives_a_lease() {
             return;
         }
         let (folder, lab) = (tempfile::tempdir().unwrap(), OwnerLab::hosts());
-        make_certificates(folder.path(), &lab.node_address(0, CLIENT, false).to_string());
+        make_certificates(folder.path(), &lab.node_address(0, CLIENT_HOST, false).to_string());
         let etcd = EtcdServer::start(&lab, folder.path().to_owned(), true);
         let common = format!(
-            "[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"etcd\"\n\n\
+            "[[vip]]\nname = \"web\"\naddress = \"{VIP_ADDRESS}/24\"\nownership = \"etcd\"\n\n\
              [ownership.etcd]\nendpoints = [\"{}\"]\n",
             etcd.url
         );

@@ -17,7 +17,7 @@ use std::{
 
 use common::{
     commands::{has_programs, skip_without_server},
-    owner_lab::{CLIENT, Fault, OwnerLab, VIP},
+    owner_lab::{CLIENT_HOST, Fault, OwnerLab, VIP_ADDRESS},
 };
 use netft_lab::in_namespace_for;
 use rustix::process::{Pid, Signal, kill_process};
@@ -53,7 +53,7 @@ mount --bind /run/passwd /etc/passwd
 mount --bind /run/group /etc/group
 "#;
 
-const SETTINGS: &str = r#"
+const CLUSTER_SETTINGS: &str = r#"
 crm_attribute --name stonith-enabled --update false
 crm_attribute --name dc-deadtime --update 5s
 crm_attribute --type rsc_defaults --name resource-stickiness --update 100
@@ -216,13 +216,13 @@ struct ManagedLab {
 impl ManagedLab {
     fn start(folder: &Path) -> Self {
         let common = format!(
-            "[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"external\"\n\
+            "[[vip]]\nname = \"web\"\naddress = \"{VIP_ADDRESS}/24\"\nownership = \"external\"\n\
              lease = {}\n",
             LEASE_SECONDS * 1000
         );
         let mut test = OwnerLab::start(OwnerLab::hosts(), &common, &[]);
         // A start waits for a node that does not answer.
-        test.daemons.push(Some(test.spawn_daemon(CLIENT)));
+        test.daemons.push(Some(test.spawn_daemon(CLIENT_HOST)));
         // Corosync ends at once on a host without its address.
         for daemon in test.daemons.iter_mut().flatten() {
             daemon.wait_ready(ROUTES_OF_NODE).unwrap();
@@ -233,7 +233,7 @@ impl ManagedLab {
             let listed = this.cluster[0].run("crm_mon -1")?;
             listed.contains("Online: [ a b ]").then_some(())
         });
-        this.cluster[0].run(SETTINGS).unwrap();
+        this.cluster[0].run(CLUSTER_SETTINGS).unwrap();
         this
     }
 

@@ -19,7 +19,7 @@ use std::{
 
 use common::{
     commands::has_programs,
-    owner_lab::{Fault, OwnerLab, VIP},
+    owner_lab::{Fault, OwnerLab, VIP_ADDRESS},
     wait_until,
 };
 use netft_lab::{Netns, in_namespace, scheduling};
@@ -28,7 +28,7 @@ use netft_lab::{Netns, in_namespace, scheduling};
 const ROLE_PORT: u16 = 7100;
 /// A takeover: the lease, its margin, and the announcement.
 const TAKEOVER_BOUND: Duration = Duration::from_millis(800);
-const ROUNDS: usize = 3;
+const TEST_ROUNDS: usize = 3;
 
 /// F-60: with real processes and kernels.
 #[test]
@@ -38,15 +38,16 @@ fn f_60_the_address_goes_on_and_never_has_two_owners() {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let web =
-            format!("[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"raft\"\n");
+        let web = format!(
+            "[[vip]]\nname = \"web\"\naddress = \"{VIP_ADDRESS}/24\"\nownership = \"raft\"\n"
+        );
         let mut test = OwnerLab::start_raft(folder.path(), &web);
         let start = Instant::now();
         test.await_owner(|_| true);
         // Every node has joined, so that any of them may be lost.
         thread::sleep(Duration::from_secs(3));
         let mut gaps = Vec::new();
-        for round in 0..ROUNDS {
+        for round in 0..TEST_ROUNDS {
             for fault in [Fault::Killed, Fault::Stopped, Fault::CutOff] {
                 let owner = test.await_owner(|_| true);
                 let began = Instant::now();
@@ -239,7 +240,7 @@ fn f_100_a_voter_with_a_full_disk_says_so_and_votes_again_with_room() {
         let folder = tempfile::tempdir().unwrap();
         // The preferred order keeps the address off the node whose disk is full.
         let web = format!(
-            "[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"raft\"\n\
+            "[[vip]]\nname = \"web\"\naddress = \"{VIP_ADDRESS}/24\"\nownership = \"raft\"\n\
              preferred = [\"a\", \"b\"]\n"
         );
         let disk = folder.path().join("disk");

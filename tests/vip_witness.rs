@@ -9,20 +9,21 @@ use std::{path::Path, thread, time::Duration};
 
 use common::{
     commands::{has_programs, run_ip},
-    owner_lab::{Fault, OwnerLab, VIP},
+    owner_lab::{Fault, OwnerLab, VIP_ADDRESS},
     wait_until,
 };
 use netft_lab::in_namespace;
 
-const WITNESS: usize = 2;
+const WITNESS_NODE: usize = 2;
 
 fn start_nodes(folder: &Path) -> OwnerLab {
     let common = "[ownership]\nvoters = [\"a\", \"b\", \"c\"]\n";
     let store = |node| format!("store = {:?}\n", folder.join(format!("store{node}")));
-    let web = format!("[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"raft\"\n");
+    let web =
+        format!("[[vip]]\nname = \"web\"\naddress = \"{VIP_ADDRESS}/24\"\nownership = \"raft\"\n");
     let tables = [store(0) + &web, store(1) + &web, store(2)];
     let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
-    OwnerLab::start_with(OwnerLab::hosts(), common, &tables, Some(WITNESS))
+    OwnerLab::start_with(OwnerLab::hosts(), common, &tables, Some(WITNESS_NODE))
 }
 
 /// What a node says of the engine.
@@ -41,9 +42,9 @@ fn f_74_two_nodes_and_a_witness_outlive_the_owner() {
         let mut test = start_nodes(folder.path());
         test.await_owner(|_| true);
         wait_until("the witness", || summary(&test, 0).contains("3 of 3 voters reached"));
-        let links = run_ip(test.lab.node_netns(WITNESS), "-brief link show");
+        let links = run_ip(test.lab.node_netns(WITNESS_NODE), "-brief link show");
         assert!(!links.contains("netft"), "a witness has no adapter: {links}");
-        let status = test.daemons[WITNESS].as_ref().unwrap().get_json("/v1/status").unwrap();
+        let status = test.daemons[WITNESS_NODE].as_ref().unwrap().get_json("/v1/status").unwrap();
         assert_eq!(status["adapter"]["backend"], "none", "{status}");
         let role = status["ownership"]["role"].as_str().unwrap();
         assert!(role == "follower", "a witness never leads: {role}");
@@ -66,14 +67,14 @@ fn f_74_two_nodes_go_on_without_their_witness() {
         let mut test = start_nodes(folder.path());
         let owner = usize::from(test.await_owner(|_| true));
         wait_until("the witness", || summary(&test, 0).contains("3 of 3 voters reached"));
-        test.inject_fault(WITNESS, Fault::Killed);
+        test.inject_fault(WITNESS_NODE, Fault::Killed);
         wait_until("its loss", || summary(&test, 0).contains("2 of 3 voters reached (not c)"));
         assert_eq!(usize::from(test.await_owner(|_| true)), owner);
         let next = 1 - owner;
         let name = test.site.name(next).to_owned();
         test.run_netft(owner, &["vip", "move", "web", "--to", &name]);
         test.await_owner(|number| usize::from(number) == next);
-        test.repair(WITNESS, Fault::Killed);
+        test.repair(WITNESS_NODE, Fault::Killed);
         wait_until("the witness", || summary(&test, 0).contains("3 of 3 voters reached"));
         test.lose_owner(Fault::Killed);
         test.assert_one_owner(10);

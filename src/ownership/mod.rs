@@ -5,13 +5,22 @@ pub mod clock;
 pub mod etcd;
 pub mod raft;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use netft::{Time, config::VipOwnership, vip::FencingToken};
-use tokio::sync::oneshot;
+use netft::{
+    Time,
+    config::VipOwnership,
+    vip::{FencingToken, ownership::HolderUpdate},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 /// Messages on their way between an engine and the address service; beyond it the sender waits.
 pub const OWNERSHIP_QUEUE_LEN: usize = 1024;
+/// Timeout of the address service, which is never busy for long.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// From the engine to the address service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +66,36 @@ pub enum OwnershipUpdate {
         /// The reason.
         problem: Option<Arc<str>>,
     },
+}
+
+impl OwnershipUpdate {
+    /// A decision of the engine, which is also logged.
+    fn from_holder(update: HolderUpdate) -> Self {
+        match update {
+            HolderUpdate::Granted { vip, token, until } => {
+                let (now, until_ns) = (clock::now().as_nanos(), until.as_nanos());
+                tracing::debug!(vip, %token, now, until_ns, "ownership: granted");
+                Self::Granted { vip: vip.into(), token, until }
+            }
+            HolderUpdate::Revoked { vip, token } => {
+                tracing::info!(vip, %token, "ownership: revoked");
+                Self::Revoked { vip: vip.into(), token }
+            }
+            HolderUpdate::Owner { vip, owner, token, reason } => {
+                tracing::info!(vip, ?owner, %token, "ownership: decided because {reason}");
+                let (vip, reason) = (vip.into(), reason.into());
+                Self::Owner { vip, owner: owner.map(Into::into), token, reason }
+            }
+        }
+    }
+}
+
+/// Sends an update to the address service; without an answer in time it is lost.
+async fn send_update(updates: &mpsc::Sender<OwnershipUpdate>, update: OwnershipUpdate) {
+    if timeout(UPDATE_TIMEOUT, updates.send(update)).await.is_err() {
+        // The lease ends by itself, in the kernel.
+        tracing::error!("ownership: the address service does not respond");
+    }
 }
 
 /// From the address service to the engine.

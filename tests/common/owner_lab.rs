@@ -21,10 +21,10 @@ use rustix::process::Signal;
 use super::{commands::run_ip, programs};
 
 /// The address.
-pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 80);
+pub const VIP_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 80);
 /// The host that asks for it.
-pub const CLIENT: usize = 3;
-const PORT: u16 = 7000;
+pub const CLIENT_HOST: usize = 3;
+const SERVICE_PORT: u16 = 7000;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(40);
 /// Questions without an answer that are silence.
 const SILENT_ASKS: u32 = 20;
@@ -32,7 +32,7 @@ const SILENT_ASKS: u32 = 20;
 const WITHOUT_PRIVILEGES: &str = "mount -t tmpfs none /dev/net
 exec setpriv --bounding-set=-all \"$@\"";
 /// Longest wait for what must happen.
-pub const DEADLINE: Duration = Duration::from_secs(40);
+pub const EVENT_DEADLINE: Duration = Duration::from_secs(40);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -113,14 +113,14 @@ impl OwnerLab {
             if let Some(owner) = self.ask_once().filter(|owner| is_good(*owner)) {
                 return owner;
             }
-            assert!(start.elapsed() < DEADLINE, "nobody answers:\n{}", self.all_logs());
+            assert!(start.elapsed() < EVENT_DEADLINE, "nobody answers:\n{}", self.all_logs());
             thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// The node that answers the client at this moment.
     pub fn ask_once(&self) -> Option<u8> {
-        self.lab.node_netns(CLIENT).run_inside(ask_owner)
+        self.lab.node_netns(CLIENT_HOST).run_inside(ask_owner)
     }
 
     /// Waits until the address is not answered for, and that not only once.
@@ -130,7 +130,7 @@ impl OwnerLab {
         while refusals < SILENT_ASKS {
             let is_answered = self.ask_once().is_some();
             refusals = if is_answered { 0 } else { refusals + 1 };
-            assert!(start.elapsed() < DEADLINE, "it is answered for:\n{}", self.all_logs());
+            assert!(start.elapsed() < EVENT_DEADLINE, "it is answered for:\n{}", self.all_logs());
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -153,7 +153,7 @@ impl OwnerLab {
                 return;
             }
             let all = self.all_logs();
-            assert!(start.elapsed() < DEADLINE, "{wanted:?}, found {owners:?}:\n{all}");
+            assert!(start.elapsed() < EVENT_DEADLINE, "{wanted:?}, found {owners:?}:\n{all}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -272,7 +272,8 @@ fn number_of(line: &str, key: &str) -> u64 {
 
 /// Answers every connection with the number of the node.
 fn serve_number(netns: &Netns, number: u8, is_over: &Arc<AtomicBool>) {
-    let listener = netns.run_inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).unwrap());
+    let listener =
+        netns.run_inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, SERVICE_PORT)).unwrap());
     listener.set_nonblocking(true).unwrap();
     let is_over = Arc::clone(is_over);
     thread::spawn(move || {
@@ -287,7 +288,7 @@ fn serve_number(netns: &Netns, number: u8, is_over: &Arc<AtomicBool>) {
 
 /// The number of the node that answers at the address, in the namespace of the calling thread.
 fn ask_owner() -> Option<u8> {
-    let at = SocketAddr::from((VIP, PORT));
+    let at = SocketAddr::from((VIP_ADDRESS, SERVICE_PORT));
     let mut stream = TcpStream::connect_timeout(&at, CONNECT_TIMEOUT).ok()?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT)).ok()?;
     let mut number = [0];

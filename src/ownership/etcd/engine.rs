@@ -10,11 +10,11 @@ use netft::{
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::sleep,
 };
 
 use super::{gateway::EtcdGateway, watcher::watch_changes};
-use crate::ownership::{OwnershipRequest, OwnershipUpdate, clock};
+use crate::ownership::{OwnershipRequest, OwnershipUpdate, clock, send_update};
 
 /// Pause after a request that failed.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -22,8 +22,6 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
 /// Timeout of a move, below that of a request between nodes.
 const MOVE_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Timeout of the address service, which is never busy for long.
-const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Settings of the engine.
 #[derive(Clone, Debug)]
@@ -196,16 +194,24 @@ impl EtcdTask {
     /// Writes the moves that wait, and answers those that are done.
     async fn advance_moves(&mut self, view: &EtcdView) -> Result<bool, String> {
         let mut has_written = false;
-        for mut pending in std::mem::take(&mut self.moves) {
+        let mut moves = std::mem::take(&mut self.moves).into_iter();
+        while let Some(mut pending) = moves.next() {
             if pending.target.is_none() {
                 let to = pending.to.as_deref();
                 match self.holder.plan_move(clock::now(), &pending.vip, to, view) {
-                    Ok((target, write)) => {
-                        pending.target = Some(target);
-                        if let Some(write) = write {
-                            has_written |= self.gateway.write_key(&write).await?;
+                    Ok((target, None)) => pending.target = Some(target),
+                    Ok((target, Some(write))) => match self.gateway.write_key(&write).await {
+                        Ok(is_done) => {
+                            pending.target = Some(target);
+                            has_written |= is_done;
                         }
-                    }
+                        Err(error) => {
+                            // The next look plans them anew.
+                            self.moves.push(pending);
+                            self.moves.extend(moves);
+                            return Err(error);
+                        }
+                    },
                     Err(refusal) => {
                         // The operator may have stopped waiting.
                         let _ = pending.reply_tx.send(Err(refusal));
@@ -274,35 +280,12 @@ impl EtcdTask {
 
     async fn notify(&self, what: &str) {
         let engine = VipOwnership::Etcd;
-        self.send(OwnershipUpdate::Notice { engine, what: what.into() }).await;
+        send_update(&self.updates, OwnershipUpdate::Notice { engine, what: what.into() }).await;
     }
 
     async fn send_updates(&self, updates: Vec<HolderUpdate>) {
         for update in updates {
-            self.send(match update {
-                HolderUpdate::Granted { vip, token, until } => {
-                    let (now, until_ns) = (clock::now().as_nanos(), until.as_nanos());
-                    tracing::debug!(vip, %token, now, until_ns, "ownership: granted");
-                    OwnershipUpdate::Granted { vip: vip.into(), token, until }
-                }
-                HolderUpdate::Revoked { vip, token } => {
-                    tracing::info!(vip, %token, "ownership: revoked");
-                    OwnershipUpdate::Revoked { vip: vip.into(), token }
-                }
-                HolderUpdate::Owner { vip, owner, token, reason } => {
-                    tracing::info!(vip, ?owner, %token, "ownership: decided because {reason}");
-                    let (vip, owner) = (vip.into(), owner.map(Into::into));
-                    OwnershipUpdate::Owner { vip, owner, token, reason: reason.into() }
-                }
-            })
-            .await;
-        }
-    }
-
-    async fn send(&self, update: OwnershipUpdate) {
-        if timeout(UPDATE_TIMEOUT, self.updates.send(update)).await.is_err() {
-            // The lease ends by itself, in the kernel.
-            tracing::error!("ownership: the address service does not respond");
+            send_update(&self.updates, OwnershipUpdate::from_holder(update)).await;
         }
     }
 

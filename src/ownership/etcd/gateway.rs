@@ -109,7 +109,8 @@ impl EtcdGateway {
     pub(super) async fn watch_keys(&mut self) -> Result<Incoming, String> {
         let range = json!({ "create_request": prefix_range(&self.config.prefix) });
         self.log_in().await?;
-        let response = self.send("watch", &range).await?;
+        let sent = timeout(REQUEST_TIMEOUT, self.send("watch", &range)).await;
+        let response = sent.unwrap_or_else(|_| Err(self.timeout_text()))?;
         self.connection = None;
         match response.status() {
             StatusCode::OK => Ok(response.into_body()),
@@ -122,16 +123,18 @@ impl EtcdGateway {
         let exchange = self.exchange(path, &body);
         let result = match timeout(REQUEST_TIMEOUT, exchange).await {
             Ok(result) => result,
-            Err(_) => {
-                let limit = REQUEST_TIMEOUT.as_millis();
-                Err(format!("etcd at {} did not answer within {limit} ms", self.endpoint()))
-            }
+            Err(_) => Err(self.timeout_text()),
         };
         if result.is_err() {
             self.connection = None;
             self.token = None;
         }
         result
+    }
+
+    fn timeout_text(&self) -> String {
+        let limit = REQUEST_TIMEOUT.as_millis();
+        format!("etcd at {} did not answer within {limit} ms", self.endpoint())
     }
 
     async fn exchange<T: DeserializeOwned>(

@@ -19,8 +19,8 @@ impl<'de, T: std::str::FromStr> Deserialize<'de> for TextNumber<T> {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
+/// Server and term, which prove a lease: an answer without them is refused.
+#[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct ResponseHeader {
     pub(super) member_id: TextNumber<u64>,
     pub(super) raft_term: TextNumber<u64>,
@@ -52,7 +52,6 @@ struct KeyValue {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct RangeResponse {
-    #[serde(default)]
     header: ResponseHeader,
     #[serde(default)]
     kvs: Vec<KeyValue>,

@@ -4,12 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use http_body_util::BodyExt;
 use netft::config::EtcdConfig;
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 use super::gateway::EtcdGateway;
 
 /// Pause before a watch is opened again.
 const WATCH_RETRY: Duration = Duration::from_millis(500);
+/// A watch without an event for that long is opened again: its server may be gone.
+const WATCH_SILENCE: Duration = Duration::from_secs(30);
 
 /// Wakes whoever waits for `changed` for as long as it runs. What it misses the engine finds by
 /// itself at its next look.
@@ -19,7 +24,7 @@ pub(super) async fn watch_changes(config: EtcdConfig, changed: Arc<Notify>) {
         match gateway.watch_keys().await {
             Ok(mut body) => {
                 // The content does not matter: the engine reads all keys.
-                while let Some(Ok(_)) = body.frame().await {
+                while let Ok(Some(Ok(_))) = timeout(WATCH_SILENCE, body.frame()).await {
                     changed.notify_one();
                 }
             }

@@ -138,6 +138,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
                 tracing::info!("ownership: the store can be written: this node votes again");
                 self.voter = Some(voter);
                 self.revival.on_started(now);
+                self.update_election_right();
                 self.set_problem(None).await;
             }
             // The former process of the store ends soon.

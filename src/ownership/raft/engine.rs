@@ -28,7 +28,7 @@ use super::{
     types::{OwnershipAnswer, OwnershipMessage},
     voter::{RaftState, Voter},
 };
-use crate::ownership::{OwnershipRequest, OwnershipUpdate, clock};
+use crate::ownership::{OwnershipRequest, OwnershipUpdate, clock, send_update};
 
 /// Reports that wait for a round at once; further ones are refused.
 const MAX_WAITING: usize = 1024;
@@ -36,8 +36,6 @@ const MAX_WAITING: usize = 1024;
 const REPORT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Timeout of a move, below that of a request between nodes.
 const MOVE_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Timeout of the address service, which is never busy for long.
-const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest sleep.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
@@ -214,7 +212,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
             let _ = pending.reply_tx.send(Err("the leader changed; try again".to_owned()));
         }
         if is_leader {
-            let ack = self.evidence.newest_ack(term, self.voters.len());
+            let ack = self.evidence.take_newest_ack(term, self.voters.len());
             let mut leader = OwnershipLeader::new(now, ack, LeaseRules::DEFAULT);
             for name in self.names.values().filter(|name| self.evidence.is_unreachable(name)) {
                 leader.set_reachable(name, false);
@@ -425,30 +423,11 @@ impl<T: OwnershipTransport> EngineTask<T> {
     }
 
     async fn send_update(&self, update: HolderUpdate) {
-        let update = match update {
-            HolderUpdate::Granted { vip, token, until } => {
-                let (now, until_ns) = (clock::now().as_nanos(), until.as_nanos());
-                tracing::debug!(vip, %token, now, until_ns, "ownership: granted");
-                OwnershipUpdate::Granted { vip: vip.into(), token, until }
-            }
-            HolderUpdate::Revoked { vip, token } => {
-                tracing::info!(vip, %token, "ownership: revoked");
-                OwnershipUpdate::Revoked { vip: vip.into(), token }
-            }
-            HolderUpdate::Owner { vip, owner, token, reason } => {
-                tracing::info!(vip, ?owner, %token, "ownership: decided because {reason}");
-                let (vip, reason) = (vip.into(), reason.into());
-                OwnershipUpdate::Owner { vip, owner: owner.map(Into::into), token, reason }
-            }
-        };
-        self.send_to_service(update).await;
+        self.send_to_service(OwnershipUpdate::from_holder(update)).await;
     }
 
     pub(super) async fn send_to_service(&self, update: OwnershipUpdate) {
-        if timeout(UPDATE_TIMEOUT, self.outputs.updates.send(update)).await.is_err() {
-            // The lease ends by itself, in the kernel.
-            tracing::error!("ownership: the address service does not respond");
-        }
+        send_update(&self.outputs.updates, update).await;
     }
 
     fn on_request(&mut self, request: OwnershipRequest) {

@@ -102,9 +102,10 @@ impl LeaseEvidence {
         lock(&self.vote_ages).add_vote(term, voter, now, age, &LeaseRules::DEFAULT);
     }
 
-    /// See [`VoteAges::newest_ack`].
-    pub(super) fn newest_ack(&self, term: u64, voters: usize) -> Option<netft::Time> {
-        lock(&self.vote_ages).newest_ack(term, voters)
+    /// See [`VoteAges::newest_ack`]. Once: a leader that raft restarts in its term does not know
+    /// the leases that it granted in it.
+    pub(super) fn take_newest_ack(&self, term: u64, voters: usize) -> Option<netft::Time> {
+        std::mem::take(&mut *lock(&self.vote_ages)).newest_ack(term, voters)
     }
 
     /// netft reaches the node, or not.
@@ -235,5 +236,20 @@ impl<T: OwnershipTransport> RaftNetwork<OwnershipLog> for OwnershipClient<T> {
 
     fn backoff(&self) -> Backoff {
         Backoff::new(std::iter::repeat(UNREACHABLE_PAUSE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn votes_count_for_one_leadership_of_their_term() {
+        let evidence = LeaseEvidence::new(1);
+        for voter in [1, 2] {
+            evidence.add_vote(4, voter, Duration::from_secs(9));
+        }
+        assert!(evidence.take_newest_ack(4, 3).is_some());
+        assert_eq!(evidence.take_newest_ack(4, 3), None, "raft was started again");
     }
 }

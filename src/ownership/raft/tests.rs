@@ -33,10 +33,10 @@ use super::{
 };
 use crate::ownership::{OWNERSHIP_QUEUE_LEN, OwnershipRequest, OwnershipUpdate, clock};
 
-const NAMES: [&str; 3] = ["a", "b", "c"];
+const NODE_NAMES: [&str; 3] = ["a", "b", "c"];
 const LEASE_TIME: Duration = Duration::from_millis(400);
 /// How long a test waits for what must happen.
-const DEADLINE: Duration = Duration::from_secs(60);
+const TEST_DEADLINE: Duration = Duration::from_secs(60);
 /// Time in which netft would notice that a node cannot be reached.
 const DETECTION_TIME: Duration = Duration::from_millis(150);
 
@@ -150,7 +150,7 @@ impl Cluster {
             held: HeldTimes::default(),
             nodes: BTreeMap::new(),
         };
-        for name in NAMES {
+        for name in NODE_NAMES {
             cluster.start_node(name).await;
         }
         cluster
@@ -168,7 +168,7 @@ impl Cluster {
         };
         let settings = RaftSettings {
             node: name.to_owned(),
-            nodes: NAMES.iter().zip(1..).map(node).collect(),
+            nodes: NODE_NAMES.iter().zip(1..).map(node).collect(),
             policies: self.vips.iter().map(|vip| VipPolicy::new(vip, LEASE_TIME)).collect(),
             store: self.store_path(name),
         };
@@ -224,7 +224,7 @@ impl Cluster {
             if let Some(owner) = self.owner(vip).filter(&is_good) {
                 return owner;
             }
-            assert!(began.elapsed() < DEADLINE, "{vip} has no owner");
+            assert!(began.elapsed() < TEST_DEADLINE, "{vip} has no owner");
             sleep(Duration::from_millis(2)).await;
         }
     }
@@ -281,16 +281,16 @@ async fn an_address_goes_on_when_its_owner_dies_and_never_has_two() {
 /// F-103: candidates that end each other's elections would use a term each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn few_terms_are_used_when_the_leader_is_lost_and_messages_are_slow() {
-    const ROUNDS: u64 = 4;
+    const KILL_ROUNDS: u64 = 4;
     let mut cluster = Cluster::start(&["v"]).await;
     cluster.await_owner("v", |_| true).await;
     *cluster.hub.delay.lock().unwrap() = Duration::from_millis(25);
     let mut used = 0;
-    for _ in 0..ROUNDS {
+    for _ in 0..KILL_ROUNDS {
         cluster.await_owner("v", |_| true).await;
         let led = |node: &Node| (node.engine.status().borrow().leader.clone(), node.term());
         let (leader, term) = led(cluster.nodes.values().next().unwrap());
-        let leader = NAMES.into_iter().find(|name| leader.as_deref() == Some(*name)).unwrap();
+        let leader = NODE_NAMES.into_iter().find(|name| leader.as_deref() == Some(*name)).unwrap();
         cluster.kill_node(leader).await;
         let began = clock::now();
         cluster.await_owner("v", |one| one.node != leader && one.from > began).await;
@@ -298,8 +298,8 @@ async fn few_terms_are_used_when_the_leader_is_lost_and_messages_are_slow() {
         cluster.start_node(leader).await;
         sleep(Duration::from_secs(1)).await;
     }
-    println!("{used} terms for {ROUNDS} lost leaders");
-    assert!(used <= 3 * ROUNDS, "{used} terms for {ROUNDS} lost leaders");
+    println!("{used} terms for {KILL_ROUNDS} lost leaders");
+    assert!(used <= 3 * KILL_ROUNDS, "{used} terms for {KILL_ROUNDS} lost leaders");
     cluster.check_held();
 }
 
@@ -311,7 +311,7 @@ async fn an_owner_that_is_cut_off_loses_the_address_and_gets_none_back_by_itself
         let owner = cluster.await_owner("v", |_| true).await;
         cluster.hub.cut.lock().unwrap().insert(owner.node.to_owned());
         sleep(DETECTION_TIME).await;
-        let others: Vec<_> = NAMES.into_iter().filter(|name| *name != owner.node).collect();
+        let others: Vec<_> = NODE_NAMES.into_iter().filter(|name| *name != owner.node).collect();
         for name in &others {
             let node = &cluster.nodes[name];
             node.reachability.send((owner.node.into(), false)).await.unwrap();
@@ -337,12 +337,12 @@ async fn a_move_hands_the_address_over_from_any_node() {
     let mut gaps = Vec::new();
     for n in 0..12 {
         let owner = cluster.await_owner("v", |_| true).await;
-        let to = NAMES.into_iter().find(|name| *name != owner.node).unwrap();
+        let to = NODE_NAMES.into_iter().find(|name| *name != owner.node).unwrap();
         let began = Instant::now();
-        let moved = cluster.move_address(NAMES[n % 3], "v", to).await;
+        let moved = cluster.move_address(NODE_NAMES[n % 3], "v", to).await;
         if let Err(refusal) = &moved {
             // A leader that was just elected has not heard every node.
-            assert!(began.elapsed() < DEADLINE, "{refusal}");
+            assert!(began.elapsed() < TEST_DEADLINE, "{refusal}");
             sleep(Duration::from_millis(200)).await;
             continue;
         }
@@ -363,7 +363,7 @@ async fn a_move_hands_the_address_over_from_any_node() {
 async fn decisions_survive_a_restart_of_all_nodes() {
     let mut cluster = Cluster::start(&["v"]).await;
     let owner = cluster.await_owner("v", |_| true).await;
-    for name in NAMES {
+    for name in NODE_NAMES {
         cluster.kill_node(name).await;
     }
     cluster.start_node("a").await;
@@ -384,7 +384,7 @@ async fn an_address_that_is_added_while_the_engines_run_gets_an_owner() {
     let cluster = Cluster::start(&["v"]).await;
     cluster.await_owner("v", |_| true).await;
     let status = cluster.nodes["a"].engine.status();
-    let voters: Vec<_> = NAMES.iter().map(|name| ((*name).to_owned(), true)).collect();
+    let voters: Vec<_> = NODE_NAMES.iter().map(|name| ((*name).to_owned(), true)).collect();
     assert_eq!(status.borrow().voters, voters);
     let leaders: Vec<_> =
         cluster.nodes.values().map(|node| node.engine.status().borrow().leader.clone()).collect();

@@ -12,9 +12,9 @@ use crate::{
     },
 };
 
-const TTL: Duration = Duration::from_secs(2);
+const LEASE_TTL: Duration = Duration::from_secs(2);
 const LEASE_ID: i64 = 7;
-const START: Time = Time::from_nanos(1_000_000_000);
+const START_TIME: Time = Time::from_nanos(1_000_000_000);
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -25,9 +25,9 @@ fn policy() -> VipPolicy {
 }
 
 fn holder(policy: VipPolicy) -> EtcdHolder {
-    let mut holder = EtcdHolder::new("a", "1", vec![policy], LeaseRules::DEFAULT, START);
+    let mut holder = EtcdHolder::new("a", "1", vec![policy], LeaseRules::DEFAULT, START_TIME);
     holder.set_able("web", true);
-    holder.on_lease(LEASE_ID, TTL);
+    holder.on_lease(LEASE_ID, LEASE_TTL);
     holder
 }
 
@@ -43,28 +43,28 @@ fn view(term: u64, owner: Option<(&str, i64)>) -> EtcdView {
 }
 
 fn proof(asked: Time) -> Option<LeaseProof> {
-    Some(LeaseProof { asked, ttl: TTL })
+    Some(LeaseProof { asked, ttl: LEASE_TTL })
 }
 
-const TOKEN: FencingToken = FencingToken { term: 0, index: 5 };
+const HELD_TOKEN: FencingToken = FencingToken { term: 0, index: 5 };
 
 #[test]
 fn a_lease_counts_from_before_its_renewal_and_ends_before_etcds() {
     let mut holder = holder(policy());
     holder.on_baseline(&view(3, None));
-    let asked = START + ms(100);
+    let asked = START_TIME + ms(100);
     let now = asked + ms(700);
     let (updates, writes) = holder.on_view(now, proof(asked), &view(3, Some(("a 1", LEASE_ID))));
     let until = updates.iter().find_map(|update| match update {
-        HolderUpdate::Granted { until, token: TOKEN, .. } => Some(*until),
+        HolderUpdate::Granted { until, token: HELD_TOKEN, .. } => Some(*until),
         _ => None,
     });
     let until = until.unwrap();
-    assert!(until > asked + ms(1900) && until + ms(20) < asked + TTL, "{until:?}");
+    assert!(until > asked + ms(1900) && until + ms(20) < asked + LEASE_TTL, "{until:?}");
     assert_eq!(writes, []);
-    assert!(LeaseRules::DEFAULT.wait_after_grant(until.since(asked)) <= TTL);
+    assert!(LeaseRules::DEFAULT.wait_after_grant(until.since(asked)) <= LEASE_TTL);
     // A reply that comes too late proves nothing.
-    let late = asked + TTL;
+    let late = asked + LEASE_TTL;
     let (updates, _) = holder.on_view(late, proof(asked), &view(3, Some(("a 1", LEASE_ID))));
     assert_eq!(updates, []);
 }
@@ -77,13 +77,13 @@ fn a_renewal_around_a_change_of_the_leader_proves_nothing() {
     let granted = |updates: &[HolderUpdate]| {
         updates.iter().any(|update| matches!(update, HolderUpdate::Granted { .. }))
     };
-    let (updates, _) = holder.on_view(START, proof(START), &view(4, ours));
+    let (updates, _) = holder.on_view(START_TIME, proof(START_TIME), &view(4, ours));
     assert!(!granted(&updates), "{updates:?}");
-    let (updates, _) = holder.on_view(START, proof(START), &view(4, ours));
+    let (updates, _) = holder.on_view(START_TIME, proof(START_TIME), &view(4, ours));
     assert!(granted(&updates), "{updates:?}");
     holder.on_server_changed();
     assert!(holder.needs_baseline());
-    let (updates, _) = holder.on_view(START, proof(START), &view(4, ours));
+    let (updates, _) = holder.on_view(START_TIME, proof(START_TIME), &view(4, ours));
     assert!(!granted(&updates), "{updates:?}");
 }
 
@@ -92,9 +92,9 @@ fn a_free_address_is_claimed_by_one_node_and_the_key_of_an_earlier_process_is_ta
     let mut holder = holder(policy());
     holder.on_baseline(&view(3, None));
     // Nobody knows at the start who else will come.
-    let (_, writes) = holder.on_view(START, proof(START), &view(3, None));
+    let (_, writes) = holder.on_view(START_TIME, proof(START_TIME), &view(3, None));
     assert_eq!(writes, []);
-    let settled = START + ms(1000);
+    let settled = START_TIME + ms(1000);
     let (_, writes) = holder.on_view(settled, proof(settled), &view(3, None));
     let (key, value) = ("vip/web".to_owned(), "a 1".to_owned());
     assert_eq!(writes, [EtcdWrite::Create { key, value, lease: LEASE_ID }]);
@@ -113,22 +113,22 @@ fn an_address_is_deleted_only_once_it_is_let_go() {
     let mut holder = holder(policy());
     holder.on_baseline(&view(3, None));
     let ours = view(3, Some(("a 1", LEASE_ID)));
-    holder.on_view(START, proof(START), &ours);
+    holder.on_view(START_TIME, proof(START_TIME), &ours);
     holder.set_able("web", false);
-    let (updates, writes) = holder.on_view(START + ms(10), proof(START), &ours);
-    assert_eq!(updates, [HolderUpdate::Revoked { vip: "web".to_owned(), token: TOKEN }]);
+    let (updates, writes) = holder.on_view(START_TIME + ms(10), proof(START_TIME), &ours);
+    assert_eq!(updates, [HolderUpdate::Revoked { vip: "web".to_owned(), token: HELD_TOKEN }]);
     let deleted = |writes: &[EtcdWrite]| {
         writes.iter().any(|write| matches!(write, EtcdWrite::Delete { created: 5, .. }))
     };
     assert!(!deleted(&writes));
     let mut silent = holder.clone();
-    holder.on_released("web", TOKEN);
-    let (updates, writes) = holder.on_view(START + ms(20), proof(START), &ours);
+    holder.on_released("web", HELD_TOKEN);
+    let (updates, writes) = holder.on_view(START_TIME + ms(20), proof(START_TIME), &ours);
     assert!(updates.is_empty() && deleted(&writes), "{updates:?} {writes:?}");
     // Without a word of the address service the lease must have ended.
-    let (_, writes) = silent.on_view(START + ms(1980), proof(START + ms(1900)), &ours);
+    let (_, writes) = silent.on_view(START_TIME + ms(1980), proof(START_TIME + ms(1900)), &ours);
     assert!(!deleted(&writes));
-    let (_, writes) = silent.on_view(START + ms(2000), proof(START + ms(1900)), &ours);
+    let (_, writes) = silent.on_view(START_TIME + ms(2000), proof(START_TIME + ms(1900)), &ours);
     assert!(deleted(&writes));
 }
 
@@ -136,10 +136,10 @@ fn an_address_is_deleted_only_once_it_is_let_go() {
 fn a_node_that_stops_gives_its_lease_back() {
     let mut holder = holder(policy());
     holder.on_baseline(&view(3, None));
-    holder.on_view(START, proof(START), &view(3, Some(("a 1", LEASE_ID))));
-    holder.on_released("web", TOKEN);
+    holder.on_view(START_TIME, proof(START_TIME), &view(3, Some(("a 1", LEASE_ID))));
+    holder.on_released("web", HELD_TOKEN);
     assert!(holder.needs_lease());
-    holder.on_view(START, proof(START), &view(3, None));
+    holder.on_view(START_TIME, proof(START_TIME), &view(3, None));
     assert!(!holder.needs_lease());
 }
 
@@ -150,23 +150,25 @@ fn an_address_goes_where_it_is_pinned_or_preferred() {
         failback: Failback::After(ms(500)),
         ..policy()
     };
-    let revoked = [HolderUpdate::Revoked { vip: "web".to_owned(), token: TOKEN }];
+    let revoked = [HolderUpdate::Revoked { vip: "web".to_owned(), token: HELD_TOKEN }];
     let ours = view(3, Some(("a 1", LEASE_ID)));
     let mut holder = holder(preferred.clone());
     holder.on_baseline(&view(3, None));
-    holder.on_view(START, proof(START), &ours);
-    let (updates, _) = holder.on_view(START + ms(499), proof(START + ms(499)), &ours);
+    holder.on_view(START_TIME, proof(START_TIME), &ours);
+    let (updates, _) = holder.on_view(START_TIME + ms(499), proof(START_TIME + ms(499)), &ours);
     assert!(matches!(updates[..], [HolderUpdate::Granted { .. }]), "{updates:?}");
-    let (updates, _) = holder.on_view(START + ms(500), proof(START + ms(500)), &ours);
+    let (updates, _) = holder.on_view(START_TIME + ms(500), proof(START_TIME + ms(500)), &ours);
     assert_eq!(updates, revoked);
 
     let mut holder = self::holder(policy());
     holder.on_baseline(&view(3, None));
-    holder.on_view(START, proof(START), &ours);
-    let (target, write) = holder.plan_move(START, "web", None, &ours).unwrap();
+    holder.on_view(START_TIME, proof(START_TIME), &ours);
+    let (target, write) = holder.plan_move(START_TIME, "web", None, &ours).unwrap();
     let (key, value) = ("pin/web".to_owned(), "b".to_owned());
     assert_eq!((target.as_str(), write), ("b", Some(EtcdWrite::Put { key, value, lease: 8 })));
-    assert!(holder.plan_move(START, "web", Some("c"), &ours).unwrap_err().contains("cannot carry"));
+    assert!(
+        holder.plan_move(START_TIME, "web", Some("c"), &ours).unwrap_err().contains("cannot carry")
+    );
     let keys = [
         entry("node/a", "web", 1, LEASE_ID),
         entry("node/b", "web", 2, 8),
@@ -174,7 +176,7 @@ fn an_address_goes_where_it_is_pinned_or_preferred() {
         entry("vip/web", "a 1", 5, LEASE_ID),
     ];
     let pinned = EtcdView::new(EtcdServer { member: 1, term: 3 }, keys);
-    let (updates, _) = holder.on_view(START + ms(1), proof(START + ms(1)), &pinned);
+    let (updates, _) = holder.on_view(START_TIME + ms(1), proof(START_TIME + ms(1)), &pinned);
     assert_eq!(updates, revoked);
 }
 
@@ -277,7 +279,7 @@ struct NodeModel {
 }
 
 fn at(millis: u64) -> Time {
-    START + ms(millis)
+    START_TIME + ms(millis)
 }
 
 impl NodeModel {
@@ -294,7 +296,7 @@ impl NodeModel {
             match update {
                 // The kernel is late by its delay at most.
                 HolderUpdate::Granted { until, .. } if at(now) < until => {
-                    self.enforced = until.since(START).as_millis() as u64 + rng.next_below(21);
+                    self.enforced = until.since(START_TIME).as_millis() as u64 + rng.next_below(21);
                 }
                 HolderUpdate::Revoked { token, .. } => {
                     self.is_released_at = Some((now + rng.next_below(1500), token));
@@ -330,13 +332,13 @@ impl NodeModel {
                 None => {
                     self.next_lease += 2;
                     etcd.leases.push((self.next_lease, now + REAL_TTL));
-                    self.holder.on_lease(self.next_lease, TTL);
+                    self.holder.on_lease(self.next_lease, LEASE_TTL);
                     self.asked = now;
                     Step::Renew
                 }
                 // The request is under way since the step before.
                 Some(id) => match etcd.renew(now, index, id) {
-                    true => Step::Read(Some(LeaseProof { asked: at(self.asked), ttl: TTL })),
+                    true => Step::Read(Some(LeaseProof { asked: at(self.asked), ttl: LEASE_TTL })),
                     false => {
                         let updates = self.holder.on_lease_lost();
                         self.take(now, updates, rng);

@@ -6,7 +6,7 @@ use super::{
 use crate::{sim::rng::SplitMix64, time::Time};
 
 const LEASE_LENGTH: Duration = Duration::from_secs(10);
-const FREE: ExternalAnswer = ExternalAnswer::Free;
+const FREE_ANSWER: ExternalAnswer = ExternalAnswer::Free;
 
 fn at(millis: u64) -> Time {
     Time::from_nanos(1_000_000_000 + millis * 1_000_000)
@@ -20,7 +20,7 @@ fn started(asked: Time) -> ExternalLease {
     let mut lease = ExternalLease::default();
     lease.begin_start(asked);
     assert_eq!(
-        lease.on_start(asked, order(asked), &[FREE]),
+        lease.on_start(asked, order(asked), &[FREE_ANSWER]),
         StartAnswer::Granted(asked + LEASE_LENGTH)
     );
     lease
@@ -29,14 +29,14 @@ fn started(asked: Time) -> ExternalLease {
 #[test]
 fn a_lease_counts_from_before_the_manager_was_asked() {
     let mut lease = started(at(0));
-    assert_eq!(lease.on_renewal(at(5_000), order(at(4_000)), &[FREE]), Ok(at(14_000)));
+    assert_eq!(lease.on_renewal(at(5_000), order(at(4_000)), &[FREE_ANSWER]), Ok(at(14_000)));
     // An older proof shortens nothing.
-    assert_eq!(lease.on_renewal(at(6_000), order(at(1_000)), &[FREE]), Ok(at(14_000)));
+    assert_eq!(lease.on_renewal(at(6_000), order(at(1_000)), &[FREE_ANSWER]), Ok(at(14_000)));
     // The kernel ends it late by as much.
     assert!(!lease.is_free(at(14_019)) && lease.is_free(at(14_020)));
-    assert!(lease.on_renewal(at(14_000), order(at(13_900)), &[FREE]).is_err());
+    assert!(lease.on_renewal(at(14_000), order(at(13_900)), &[FREE_ANSWER]).is_err());
     lease.begin_start(at(30_000));
-    let late = lease.on_start(at(30_000), order(at(20_000)), &[FREE]);
+    let late = lease.on_start(at(30_000), order(at(20_000)), &[FREE_ANSWER]);
     assert!(matches!(late, StartAnswer::Refused(_)), "{late:?}");
 }
 
@@ -46,7 +46,7 @@ fn seconds_to_start(answer_at: impl Fn(u64) -> ExternalAnswer) -> Option<u64> {
     (0..40).find(|second| {
         let now = at(second * 1000);
         lease.begin_start(now);
-        let answers = [FREE, answer_at(*second)];
+        let answers = [FREE_ANSWER, answer_at(*second)];
         lease.on_start(now, order(now), &answers) == StartAnswer::Granted(now + LEASE_LENGTH)
     })
 }
@@ -55,10 +55,10 @@ fn seconds_to_start(answer_at: impl Fn(u64) -> ExternalAnswer) -> Option<u64> {
 fn a_silent_node_is_waited_for_and_a_busy_one_for_as_long_as_it_is() {
     let (silent, busy) =
         (|| ExternalAnswer::Silent("c".to_owned()), || ExternalAnswer::Busy("c".to_owned()));
-    assert_eq!(seconds_to_start(|_| FREE), Some(0));
+    assert_eq!(seconds_to_start(|_| FREE_ANSWER), Some(0));
     assert_eq!(seconds_to_start(|_| silent()), Some(11));
     assert_eq!(seconds_to_start(|second| if second < 5 { busy() } else { silent() }), Some(15));
-    assert_eq!(seconds_to_start(|second| if second < 30 { busy() } else { FREE }), Some(30));
+    assert_eq!(seconds_to_start(|second| if second < 30 { busy() } else { FREE_ANSWER }), Some(30));
     assert_eq!(seconds_to_start(|_| busy()), None);
 }
 
@@ -70,7 +70,7 @@ fn an_owner_gives_way_to_a_node_that_is_about_to_start_and_late_answers_count_fo
     let mut other = ExternalLease::default();
     other.begin_start(at(1_000));
     assert!(!other.is_free(at(5_900)) && other.is_free(at(6_100)));
-    let late = other.on_start(at(3_000), order(at(2_900)), &[FREE]);
+    let late = other.on_start(at(3_000), order(at(2_900)), &[FREE_ANSWER]);
     assert!(matches!(late, StartAnswer::Wait(_)), "{late:?}");
 }
 
@@ -125,7 +125,7 @@ struct Simulation {
     grants: u32,
 }
 
-const STEP: u64 = 50;
+const STEP_MS: u64 = 50;
 
 impl Simulation {
     fn new(seed: u64) -> Self {
@@ -310,7 +310,7 @@ fn f_72_no_two_nodes_answer_by_the_word_of_a_cluster_manager() {
     for seed in 0..seeds {
         let mut simulation = Simulation::new(seed);
         for step in 0..4_000 {
-            simulation.run_step(step * STEP);
+            simulation.run_step(step * STEP_MS);
         }
         grants += u64::from(simulation.grants);
     }
