@@ -31,15 +31,15 @@ use netft_lab::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-const VIP4: &str = "10.1.0.80";
-const VIP6: &str = "fd00:1::80";
+const VIP_V4: &str = "10.1.0.80";
+const VIP_V6: &str = "fd00:1::80";
 const LEASE_TIME: Duration = Duration::from_millis(400);
 /// Nodes of the lab beside the three with a daemon.
-const CLIENT: usize = 3;
-const ROUTER: usize = 4;
-const REMOTE: usize = 5;
+const CLIENT_NODE: usize = 3;
+const ROUTER_NODE: usize = 4;
+const REMOTE_NODE: usize = 5;
 /// The service behind the address.
-const PORT: u16 = 7000;
+const SERVICE_PORT: u16 = 7000;
 /// Longest wait for one connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(40);
 /// Probes of RFC 5227 take up to 7 s.
@@ -63,19 +63,19 @@ impl VipLab {
     /// network 1, where the remote client is.
     fn start() -> Self {
         let lab = Lab::with_layouts(6, &[NetworkLayout::Flat, NetworkLayout::Flat]).unwrap();
-        for node in [0, 1, 2, CLIENT] {
+        for node in [0, 1, 2, CLIENT_NODE] {
             lab.delete_nic(1, node).unwrap();
         }
-        lab.delete_nic(0, REMOTE).unwrap();
-        lab.node_netns(ROUTER).run_inside(|| {
+        lab.delete_nic(0, REMOTE_NODE).unwrap();
+        lab.node_netns(ROUTER_NODE).run_inside(|| {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         });
-        for node in [0, 1, 2, CLIENT] {
+        for node in [0, 1, 2, CLIENT_NODE] {
             run_ip(lab.node_netns(node), "route add 10.2.0.0/24 via 10.1.0.5");
         }
-        run_ip(lab.node_netns(REMOTE), "route add 10.1.0.0/24 via 10.2.0.5");
+        run_ip(lab.node_netns(REMOTE_NODE), "route add 10.1.0.0/24 via 10.2.0.5");
         let common = format!(
-            "[[vip]]\nname = \"web\"\naddress = [\"{VIP4}/24\", \"{VIP6}\"]\nlease = {}\n",
+            "[[vip]]\nname = \"web\"\naddress = [\"{VIP_V4}/24\", \"{VIP_V6}\"]\nlease = {}\n",
             LEASE_TIME.as_millis()
         );
         let settings = SiteSettings { common: &common, ..SiteSettings::default() };
@@ -131,7 +131,8 @@ impl VipLab {
 
     /// The node that answers a client.
     fn owner_seen_by(&self, client: usize, addr: &str) -> Option<u8> {
-        self.netns(client).run_inside(|| ask((addr.parse::<IpAddr>().unwrap(), PORT).into()))
+        self.netns(client)
+            .run_inside(|| ask((addr.parse::<IpAddr>().unwrap(), SERVICE_PORT).into()))
     }
 
     fn addresses(&self, node: usize) -> Vec<String> {
@@ -158,7 +159,8 @@ fn address_text(message: &rtnetlink::packet_route::address::AddressMessage) -> S
 /// Answers every connection with the number of the node.
 fn serve(netns: &Netns, number: u8, is_over: &Arc<AtomicBool>) {
     let listeners = netns.run_inside(|| {
-        let addrs: [SocketAddr; 2] = [([0, 0, 0, 0], PORT).into(), ([0u16; 8], PORT).into()];
+        let addrs: [SocketAddr; 2] =
+            [([0, 0, 0, 0], SERVICE_PORT).into(), ([0u16; 8], SERVICE_PORT).into()];
         let [v4, v6] = addrs;
         let v6 = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).and_then(
             |socket| {
@@ -201,7 +203,7 @@ struct Asking {
 
 impl Asking {
     fn start(netns: &Netns, addr: &str) -> Self {
-        let at: SocketAddr = (addr.parse::<IpAddr>().unwrap(), PORT).into();
+        let at: SocketAddr = (addr.parse::<IpAddr>().unwrap(), SERVICE_PORT).into();
         let is_over = Arc::new(AtomicBool::new(false));
         let is_done = Arc::clone(&is_over);
         // The namespace is entered by the thread that asks.
@@ -249,33 +251,34 @@ fn f_90_a_move_answers_everywhere_and_updates_the_neighbors() {
             return;
         }
         let test = VipLab::start();
-        assert_eq!(test.owner_seen_by(CLIENT, VIP4), None, "nobody has it");
+        assert_eq!(test.owner_seen_by(CLIENT_NODE, VIP_V4), None, "nobody has it");
         test.bring_online(0);
-        for (client, addr) in [(CLIENT, VIP4), (CLIENT, VIP6), (REMOTE, VIP4)] {
+        for (client, addr) in [(CLIENT_NODE, VIP_V4), (CLIENT_NODE, VIP_V6), (REMOTE_NODE, VIP_V4)]
+        {
             assert_eq!(test.owner_seen_by(client, addr), Some(0), "{client} {addr}");
         }
         let macs = [0, 1].map(|node| mac_text(Lab::nic_mac(0, node)));
-        for host in [CLIENT, ROUTER] {
-            assert_eq!(neighbor(test.netns(host), VIP4).as_ref(), Some(&macs[0]));
+        for host in [CLIENT_NODE, ROUTER_NODE] {
+            assert_eq!(neighbor(test.netns(host), VIP_V4).as_ref(), Some(&macs[0]));
         }
         // Its own connections do not come from the address.
         let own = test.netns(0).run_inside(|| {
             let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-            socket.connect((test.lab.node_ipv4(0, CLIENT), 9)).unwrap();
+            socket.connect((test.lab.node_ipv4(0, CLIENT_NODE), 9)).unwrap();
             socket.local_addr().unwrap().ip()
         });
         assert_eq!(own, test.lab.node_address(0, 0, false));
         // The same load without a move is the control of the gap.
         let start = Instant::now();
-        let asking = Asking::start(test.netns(CLIENT), VIP4);
+        let asking = Asking::start(test.netns(CLIENT_NODE), VIP_V4);
         thread::sleep(Duration::from_millis(600));
         let control = longest_gap(&asking.finish());
-        let asking = Asking::start(test.netns(CLIENT), VIP4);
+        let asking = Asking::start(test.netns(CLIENT_NODE), VIP_V4);
         thread::sleep(Duration::from_millis(300));
         test.vip(0, &["move", "web", "--to", test.site.name(1)]).unwrap();
         // At once: the announcement, not a new question, changed the entries.
-        for host in [CLIENT, ROUTER] {
-            assert_eq!(neighbor(test.netns(host), VIP4).as_ref(), Some(&macs[1]), "{host}");
+        for host in [CLIENT_NODE, ROUTER_NODE] {
+            assert_eq!(neighbor(test.netns(host), VIP_V4).as_ref(), Some(&macs[1]), "{host}");
         }
         thread::sleep(Duration::from_millis(300));
         let answers = asking.finish();
@@ -286,13 +289,13 @@ fn f_90_a_move_answers_everywhere_and_updates_the_neighbors() {
         assert_eq!(changes, 1, "two owners answered");
         // One lost connection attempt, beside the control.
         scheduling::assert_within("the move", gap, control + 3 * CONNECT_TIMEOUT, start);
-        for (client, addr) in [(CLIENT, VIP6), (REMOTE, VIP4)] {
+        for (client, addr) in [(CLIENT_NODE, VIP_V6), (REMOTE_NODE, VIP_V4)] {
             assert_eq!(test.owner_seen_by(client, addr), Some(1), "{client} {addr}");
         }
         assert_eq!(test.view(0)["state"], "offline");
         // The node that shall have it may ask, too.
         test.vip(2, &["move", "web", "--to", test.site.name(2)]).unwrap();
-        assert_eq!(test.owner_seen_by(CLIENT, VIP4), Some(2));
+        assert_eq!(test.owner_seen_by(CLIENT_NODE, VIP_V4), Some(2));
         let error = test.vip(0, &["move", "web", "--to", test.site.name(1)]).unwrap_err();
         assert!(error.contains("run the command on its owner"), "{error}");
         let why = test.vip(2, &["why", "web"]).unwrap();
@@ -302,20 +305,20 @@ fn f_90_a_move_answers_everywhere_and_updates_the_neighbors() {
 
 /// An ARP request of the client for the address.
 fn arp_request(lab: &Lab) -> Vec<u8> {
-    let mac = Lab::nic_mac(0, CLIENT);
+    let mac = Lab::nic_mac(0, CLIENT_NODE);
     let mut frame = vec![0xff; 6];
     frame.extend(mac);
     frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
     frame.extend(mac);
-    frame.extend(lab.node_ipv4(0, CLIENT).octets());
+    frame.extend(lab.node_ipv4(0, CLIENT_NODE).octets());
     frame.extend([0; 6]);
-    frame.extend(VIP4.parse::<Ipv4Addr>().unwrap().octets());
+    frame.extend(VIP_V4.parse::<Ipv4Addr>().unwrap().octets());
     frame
 }
 
 /// ARP messages of a node that say that it has the address.
 fn arp_answers(frames: &[Vec<u8>], node: usize) -> usize {
-    let vip = VIP4.parse::<Ipv4Addr>().unwrap().octets();
+    let vip = VIP_V4.parse::<Ipv4Addr>().unwrap().octets();
     let is_answer = |frame: &&Vec<u8>| {
         frame.len() >= 42
             && frame[12..14] == [8, 6]
@@ -333,12 +336,12 @@ fn f_91_a_stopped_owner_is_silent_once_its_lease_ends() {
         }
         let test = VipLab::start();
         test.bring_online(0);
-        let capture = Capture::start(test.netns(CLIENT), &Lab::nic_name(0)).unwrap();
+        let capture = Capture::start(test.netns(CLIENT_NODE), &Lab::nic_name(0)).unwrap();
         // The lab itself: the owner answers questions.
         capture.inject_frame(&arp_request(&test.lab)).unwrap();
         wait_until("an ARP answer", || arp_answers(&capture.frames(), 0) > 0);
         let start = Instant::now();
-        let asking = Asking::start(test.netns(CLIENT), VIP4);
+        let asking = Asking::start(test.netns(CLIENT_NODE), VIP_V4);
         thread::sleep(Duration::from_millis(200));
         test.daemons[0].send_signal(Signal::STOP).unwrap();
         let stopped = Instant::now();
@@ -350,23 +353,23 @@ fn f_91_a_stopped_owner_is_silent_once_its_lease_ends() {
         println!("last answer {late:?} after the stop, lease {LEASE_TIME:?}");
         scheduling::assert_within("the last answer", late, LEASE_TIME + CONNECT_TIMEOUT, start);
         // The addresses are still there: the kernel itself is silent.
-        assert!(test.addresses(0).contains(&format!("{VIP4}/32")));
+        assert!(test.addresses(0).contains(&format!("{VIP_V4}/32")));
         let before = arp_answers(&capture.frames(), 0);
         for _ in 0..5 {
             capture.inject_frame(&arp_request(&test.lab)).unwrap();
             thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(arp_answers(&capture.frames(), 0), before, "it answers ARP");
-        assert_eq!(test.owner_seen_by(CLIENT, VIP6), None);
+        assert_eq!(test.owner_seen_by(CLIENT_NODE, VIP_V6), None);
         // Another node takes it, and the old owner does not disturb it when it goes on.
         test.bring_online(1);
-        assert_eq!(test.owner_seen_by(CLIENT, VIP4), Some(1));
-        let asking = Asking::start(test.netns(CLIENT), VIP4);
+        assert_eq!(test.owner_seen_by(CLIENT_NODE, VIP_V4), Some(1));
+        let asking = Asking::start(test.netns(CLIENT_NODE), VIP_V4);
         test.daemons[0].send_signal(Signal::CONT).unwrap();
         thread::sleep(Duration::from_secs(1));
         let answers = asking.finish();
         assert!(answers.len() > 10 && answers.iter().all(|(_, number)| *number == 1));
-        assert!(!test.addresses(0).contains(&format!("{VIP4}/32")));
+        assert!(!test.addresses(0).contains(&format!("{VIP_V4}/32")));
         test.wait_state(0, "failed");
         let reason = test.view(0)["reason"].to_string();
         assert!(reason.contains(&mac_text(Lab::nic_mac(0, 1))), "{reason}");
@@ -380,19 +383,19 @@ fn f_92_a_conflict_leaves_the_address_unconfigured_and_names_the_holder() {
             return;
         }
         let test = VipLab::start();
-        for addr in [format!("{VIP4}/24"), format!("{VIP6}/64")] {
-            run_ip(test.netns(CLIENT), &format!("address add {addr} dev eth0"));
+        for addr in [format!("{VIP_V4}/24"), format!("{VIP_V6}/64")] {
+            run_ip(test.netns(CLIENT_NODE), &format!("address add {addr} dev eth0"));
             test.vip(0, &["online", "web"]).unwrap();
             test.wait_state(0, "failed");
             let reason = test.view(0)["reason"].to_string();
-            assert!(reason.contains(&mac_text(Lab::nic_mac(0, CLIENT))), "{reason}");
-            assert!(test.addresses(0).iter().all(|one| !one.starts_with(VIP4)));
+            assert!(reason.contains(&mac_text(Lab::nic_mac(0, CLIENT_NODE))), "{reason}");
+            assert!(test.addresses(0).iter().all(|one| !one.starts_with(VIP_V4)));
             test.vip(0, &["offline", "web"]).unwrap();
-            run_ip(test.netns(CLIENT), &format!("address del {addr} dev eth0"));
+            run_ip(test.netns(CLIENT_NODE), &format!("address del {addr} dev eth0"));
         }
         // The holder is gone: it heals by itself.
         test.bring_online(0);
-        assert_eq!(test.owner_seen_by(CLIENT, VIP4), Some(0));
+        assert_eq!(test.owner_seen_by(CLIENT_NODE, VIP_V4), Some(0));
     });
 }
 
@@ -408,22 +411,22 @@ fn f_93_what_other_programs_change_is_put_back() {
         let routes = || test.netns(0).run_inside(read_routes);
         let (before, routes_before) = (test.addresses(0), routes());
         test.bring_online(0);
-        for addr in [format!("{VIP4}/32"), format!("{VIP6}/128")] {
+        for addr in [format!("{VIP_V4}/32"), format!("{VIP_V6}/128")] {
             run_ip(test.netns(0), &format!("address del {addr} dev eth0"));
             wait_until("the address", || test.addresses(0).contains(&addr));
         }
-        wait_until("an answer", || test.owner_seen_by(CLIENT, VIP4) == Some(0));
+        wait_until("an answer", || test.owner_seen_by(CLIENT_NODE, VIP_V4) == Some(0));
         let tables = || run_program(test.netns(0), "nft", &["list", "tables"]);
         assert_eq!(tables().matches("netft_vip_").count(), 2, "{}", tables());
         run_nft(test.netns(0), "flush ruleset");
         wait_until("the fence", || tables().matches("netft_vip_").count() == 2);
-        wait_until("an answer", || test.owner_seen_by(CLIENT, VIP4) == Some(0));
+        wait_until("an answer", || test.owner_seen_by(CLIENT_NODE, VIP_V4) == Some(0));
         let history = test.view(0)["history"].to_string();
         assert!(history.contains("removed 10.1.0.80: it was put back"), "{history}");
         assert!(history.contains("changed the fence: it was put back"), "{history}");
         // The fence works again: a stopped owner is silent.
         test.daemons[0].send_signal(Signal::STOP).unwrap();
-        wait_until("silence", || test.owner_seen_by(CLIENT, VIP4).is_none());
+        wait_until("silence", || test.owner_seen_by(CLIENT_NODE, VIP_V4).is_none());
         test.daemons[0].send_signal(Signal::CONT).unwrap();
         // Nothing else of the interface is touched, by taking it or by letting it go.
         test.vip(0, &["offline", "web"]).unwrap();
@@ -463,18 +466,18 @@ fn f_94_a_clean_stop_and_a_cleanup_leave_nothing() {
         test.daemons.remove(0).kill().unwrap();
         // A crash leaves the address, and the fence that keeps it silent.
         thread::sleep(2 * LEASE_TIME);
-        assert!(test.addresses(0).contains(&format!("{VIP4}/32")));
-        assert_eq!(test.owner_seen_by(CLIENT, VIP4), None);
+        assert!(test.addresses(0).contains(&format!("{VIP_V4}/32")));
+        assert_eq!(test.owner_seen_by(CLIENT_NODE, VIP_V4), None);
         let mut cleanup = test.site.daemon_command(&test.lab, 0).unwrap();
         assert!(cleanup.arg("--cleanup").output().unwrap().status.success());
-        assert!(test.addresses(0).iter().all(|one| !one.starts_with(VIP4)));
+        assert!(test.addresses(0).iter().all(|one| !one.starts_with(VIP_V4)));
         assert!(!tables(&test).contains("netft_vip_"), "{}", tables(&test));
         // What the operator wanted outlives the crash; it is probed for, since it was away.
         test.daemons.insert(0, test.site.start_daemon(&test.lab, 0).unwrap());
         wait_until("the control socket", || test.daemons[0].get_json("/v1/vips").is_ok());
         test.wait_state(0, "online");
         test.daemons.remove(0).stop().unwrap();
-        assert!(test.addresses(0).iter().all(|one| !one.starts_with(VIP4)));
+        assert!(test.addresses(0).iter().all(|one| !one.starts_with(VIP_V4)));
         assert!(!tables(&test).contains("netft_vip_"), "{}", tables(&test));
     });
 }

@@ -101,10 +101,10 @@ mod tests {
 
     use super::*;
 
-    const BASE: &str = "[node]\nname = \"a\"\nkey = \"key\"\n\
+    const BASE_TEXT: &str = "[node]\nname = \"a\"\nkey = \"key\"\n\
         [[vip]]\nname = \"web4\"\naddress = \"10.1.0.80\"\n\
         [[vip]]\nname = \"web6\"\naddress = \"fd01::80\"\n";
-    const DNS: &str =
+    const DNS_TEXT: &str =
         "[dns]\nserver = \"10.1.0.53\"\nzone = \"Cluster.Example.\"\nkey_file = \"dns.key\"\n";
 
     fn load(text: &str) -> Result<Option<DnsConfig>, String> {
@@ -112,7 +112,7 @@ mod tests {
         let key = identity::generate_key().unwrap();
         identity::write_key_file(&folder.path().join("key"), &key).unwrap();
         let path = folder.path().join("n.toml");
-        std::fs::write(&path, format!("{BASE}{text}")).unwrap();
+        std::fs::write(&path, format!("{BASE_TEXT}{text}")).unwrap();
         let loaded = crate::config::load_config(&path, Path::new("/run/netft"));
         loaded.map(|config| config.floating.dns).map_err(|error| error.to_string())
     }
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(load(""), Ok(None));
         let text = "ttl = 60\n[[dns.name]]\nname = \"web\"\nmembers = [\"web4\", \"web6\"]\n\
                     register_all = true\n[[dns.name]]\nname = \"www.web\"\nmembers = [\"web4\"]\n";
-        let dns = load(&format!("{DNS}{text}")).unwrap().unwrap();
+        let dns = load(&format!("{DNS_TEXT}{text}")).unwrap().unwrap();
         assert_eq!((dns.server, dns.ttl), ("10.1.0.53:53".parse().unwrap(), 60));
         assert!(dns.key_file.ends_with("dns.key") && dns.key_file.is_absolute());
         let names: Vec<_> = dns.names.iter().map(|name| dns.full_name(name)).collect();
@@ -133,12 +133,12 @@ mod tests {
 
     #[test]
     fn a_name_with_a_mistake_is_refused_with_its_place() {
-        let named = |rest: &str| format!("{DNS}[[dns.name]]\n{rest}");
+        let named = |rest: &str| format!("{DNS_TEXT}[[dns.name]]\n{rest}");
         for (text, words) in [
             ("[dns]\n".to_owned(), "`server` is missing"),
-            (DNS.replace("10.1.0.53", "ns.example"), "no IP address"),
-            (DNS.replace("Cluster", "Clu_ster"), "no part of a host's name"),
-            (format!("{DNS}ttl = -1\n"), "seconds"),
+            (DNS_TEXT.replace("10.1.0.53", "ns.example"), "no IP address"),
+            (DNS_TEXT.replace("Cluster", "Clu_ster"), "no part of a host's name"),
+            (format!("{DNS_TEXT}ttl = -1\n"), "seconds"),
             (named("name = \"web\"\n"), "`members` is missing"),
             (named("members = [\"web4\"]\n"), "`name` is missing"),
             (named("name = \"web\"\nmembers = [\"db\"]\n"), "there is no floating address \"db\""),

@@ -61,13 +61,15 @@ impl AssignedAddress {
         self.is_ending = true;
     }
 
-    /// The address was let go: gives the lease back if this node used it. True if it ends here.
+    /// The address was let go: forgets the lease, and gives it back if this node used it. True if
+    /// it did.
     pub(super) fn finish_release(&mut self, now: Time) -> bool {
-        if self.is_ending && self.client.lease().is_some() {
-            self.remembered = None;
+        self.remembered = None;
+        let is_used = self.client.lease().is_some();
+        if is_used {
             self.client.on_input(now, DhcpInput::Release);
         }
-        self.is_ending
+        is_used
     }
 
     pub(super) const fn is_ending(&self) -> bool {

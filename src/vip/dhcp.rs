@@ -5,15 +5,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use netft::{
     Time,
     api::vip::DhcpSocket,
-    topology::Interface,
+    topology::{Interface, LocalAddr},
     vip::{
         MacAddress, VipInput, VipLink,
         dhcp::{
@@ -64,6 +65,8 @@ pub(super) struct DhcpDesk {
     peers: mpsc::Sender<Vec<u8>>,
     /// Addresses of this host that do not float.
     local: BTreeSet<IpAddr>,
+    /// IPv4 networks of each interface.
+    networks: BTreeMap<u32, Vec<IpNet>>,
     /// Addresses of an entry changed since the last drive.
     is_changed: bool,
 }
@@ -83,6 +86,7 @@ impl DhcpDesk {
             heard,
             peers,
             local: BTreeSet::new(),
+            networks: BTreeMap::new(),
             is_changed: false,
         }
     }
@@ -106,18 +110,32 @@ impl DhcpDesk {
 
     pub(super) fn set_local(&mut self, interfaces: &[Interface]) {
         let addrs = interfaces.iter().flat_map(|one| &one.addrs);
-        let is_own = |local: &&netft::topology::LocalAddr| local.prefix.prefix_len() < 32;
+        let is_own = |local: &&LocalAddr| local.prefix.prefix_len() < 32;
         self.local = addrs.filter(is_own).map(|local| local.addr).collect();
+        let is_routed = |local: &&LocalAddr| match local.addr {
+            IpAddr::V4(v4) => !v4.is_link_local(),
+            IpAddr::V6(_) => false,
+        };
+        let networks = interfaces.iter().map(|one| {
+            let own = one.addrs.iter().filter(is_own).filter(is_routed);
+            (one.index, own.map(|local| local.prefix).collect())
+        });
+        self.networks = networks.collect();
     }
 
     /// Takes in a server's message.
     pub(super) fn on_reply(
         &mut self,
         now: Time,
-        (index, reply): HeardReply,
+        (index, mut reply): HeardReply,
         entries: &mut BTreeMap<Arc<str>, VipEntry>,
     ) {
         let addr = IpAddr::from(reply.addr);
+        let networks = self.networks.get(&index).map_or(&[][..], Vec::as_slice);
+        if !networks.is_empty() && !networks.iter().any(|network| is_host_of(network, addr)) {
+            // Anyone on the segment can answer, but not with an address of somewhere else.
+            reply.addr = Ipv4Addr::UNSPECIFIED;
+        }
         let is_asked = |entry: &VipEntry| {
             let asked = |one: &AssignedAddress| {
                 let is_here = one.link.as_ref().is_some_and(|link| link.index == index);
@@ -141,7 +159,10 @@ impl DhcpDesk {
         entries: &mut BTreeMap<Arc<str>, VipEntry>,
     ) {
         for entry in entries.values_mut() {
-            if entry.dhcp.as_mut().is_some_and(|one| one.finish_release(now)) {
+            let Some(one) = entry.dhcp.as_mut().filter(|one| one.is_ending()) else { continue };
+            self.is_changed = true;
+            // Only the node that used the lease knows that it is over.
+            if one.finish_release(now) {
                 self.tell(None, &entry.name);
             }
         }
@@ -155,7 +176,10 @@ impl DhcpDesk {
         if one.client.state() != DhcpState::Stopped {
             return;
         }
-        let input = match record.and_then(|record| record.to_lease(now)) {
+        let told = record.and_then(|record| record.to_lease(now));
+        // The fence would silence an address of this host.
+        let told = told.filter(|(_, lease)| !self.local.contains(&IpAddr::from(lease.addr)));
+        let input = match told {
             Some((identifier, lease)) => {
                 (one.identifier, one.remembered) = (identifier, Some(lease));
                 VipInput::Assigned(vec![lease.addr.into()])
@@ -189,7 +213,8 @@ impl DhcpDesk {
 
     /// Starts and stops clients, and carries out what they decided. True if addresses changed.
     pub(super) fn drive(&mut self, now: Time, entries: &mut BTreeMap<Arc<str>, VipEntry>) -> bool {
-        let mut is_stored = false;
+        // What another node told, and what was given back, changes the file, too.
+        let mut is_stored = self.is_changed;
         for entry in entries.values_mut() {
             let Some(mut one) = entry.dhcp.take() else { continue };
             is_stored |= self.drive_one(now, entry, &mut one);
@@ -339,6 +364,34 @@ async fn read_replies(index: u32, socket: Arc<DhcpSocket>, heard: mpsc::Sender<H
             }
             // The interface went down or away; the next message opens another socket.
             Err(error) => return tracing::debug!(%error, "a socket for DHCP failed"),
+        }
+    }
+}
+
+/// A host of the network can have the address.
+fn is_host_of(network: &IpNet, addr: IpAddr) -> bool {
+    let is_reserved = addr == network.network() || addr == network.broadcast();
+    // RFC 3021: a /31 has two hosts.
+    network.contains(&addr) && (!is_reserved || network.prefix_len() > 30)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_network_and_its_broadcast_address_are_no_hosts() {
+        for (network, addr, expected) in [
+            ("10.1.0.0/24", "10.1.0.80", true),
+            ("10.1.0.0/24", "10.1.0.0", false),
+            ("10.1.0.0/24", "10.1.0.255", false),
+            ("10.1.0.0/24", "10.2.0.80", false),
+            ("10.1.0.0/31", "10.1.0.0", true),
+        ] {
+            let is_host = is_host_of(&network.parse().unwrap(), addr.parse().unwrap());
+            assert_eq!(is_host, expected, "{addr} in {network}");
         }
     }
 }

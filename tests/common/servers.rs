@@ -11,7 +11,7 @@ use netft_lab::Netns;
 use super::commands::skip_without_server;
 
 /// Debian's package of each server.
-const PACKAGES: [(&str, &str); 6] = [
+const SERVER_PACKAGES: [(&str, &str); 6] = [
     ("dnsmasq", "dnsmasq-base"),
     ("dhcpd", "isc-dhcp-server"),
     ("named", "bind9"),
@@ -29,7 +29,7 @@ fn find_program(name: &str) -> Option<PathBuf> {
 /// False, with a line that says so, where one of `programs` is missing. In CI that is a failure.
 pub fn has_servers(programs: &[&str]) -> bool {
     programs.iter().all(|program| {
-        let package = PACKAGES.iter().find(|(name, _)| name == program);
+        let package = SERVER_PACKAGES.iter().find(|(name, _)| name == program);
         let package = package.map_or(*program, |(_, of)| of);
         !skip_without_server(find_program(program).is_some(), package)
     })

@@ -23,12 +23,12 @@ use crate::common::{
 };
 
 /// Node of the lab with the DHCP server.
-const SERVER: usize = 3;
+const SERVER_NODE: usize = 3;
 /// Node of the lab with a host that netft does not know.
-const STRANGER: usize = 4;
-const PORT: u16 = 7000;
+const STRANGER_NODE: usize = 4;
+const CLOSED_PORT: u16 = 7000;
 /// Longest wait for what must happen; nothing is asserted about it.
-const DEADLINE: Duration = Duration::from_secs(90);
+const WAIT_LIMIT: Duration = Duration::from_secs(90);
 /// Shortest lease that the tests ask of a server: T1 comes after half of it.
 const SHORT_LEASE: u32 = 20;
 
@@ -89,7 +89,7 @@ impl DhcpLab {
             &range,
             &leases,
         ];
-        let netns = self.lab.node_netns(SERVER);
+        let netns = self.lab.node_netns(SERVER_NODE);
         let log = self.file("dnsmasq.log");
         self.server = Some(ServerProcess::start(netns, "dnsmasq", &words, &log));
     }
@@ -110,7 +110,7 @@ impl DhcpLab {
         let text = |path: &Path| path.display().to_string();
         let (config_file, leases) = (text(&config_file), text(&leases));
         let words = ["-4", "-f", "-d", "--no-pid", "-cf", &config_file, "-lf", &leases, "eth0"];
-        let netns = self.lab.node_netns(SERVER);
+        let netns = self.lab.node_netns(SERVER_NODE);
         self.server = Some(ServerProcess::start(netns, "dhcpd", &words, &log));
     }
 
@@ -130,7 +130,7 @@ impl DhcpLab {
         while !is_done(self) {
             let views: Vec<_> = (0..self.daemons.len()).map(|node| self.view(node)).collect();
             let log = self.server.as_ref().map(ServerProcess::log).unwrap_or_default();
-            assert!(start.elapsed() < DEADLINE, "{what}: {views:#?}\n{log}");
+            assert!(start.elapsed() < WAIT_LIMIT, "{what}: {views:#?}\n{log}");
             thread::sleep(Duration::from_millis(30));
         }
     }
@@ -159,9 +159,9 @@ impl DhcpLab {
 
     /// A host at the address answers the stranger.
     fn is_answered(&self, addr: &str) -> bool {
-        let at = (addr.parse::<IpAddr>().unwrap(), PORT).into();
+        let at = (addr.parse::<IpAddr>().unwrap(), CLOSED_PORT).into();
         let timeout = Duration::from_millis(300);
-        let netns = self.lab.node_netns(STRANGER);
+        let netns = self.lab.node_netns(STRANGER_NODE);
         let result = netns.run_inside(|| TcpStream::connect_timeout(&at, timeout));
         result.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     }
@@ -336,7 +336,7 @@ fn f_113_an_address_in_use_is_declined_and_another_one_taken() {
         }
         let mut test = DhcpLab::start(1, "manual");
         // The server begins with the first address of its pool.
-        let stranger = test.lab.node_netns(STRANGER);
+        let stranger = test.lab.node_netns(STRANGER_NODE);
         for host in [108, 109] {
             run_ip(stranger, &format!("address add 10.1.0.{host}/24 dev eth0"));
         }

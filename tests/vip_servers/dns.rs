@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -21,13 +22,13 @@ use crate::common::{
 };
 
 /// Node of the lab with the DNS server.
-const SERVER: usize = 2;
-const ZONE: &str = "cluster.test";
-const KEY: &str =
+const SERVER_NODE: usize = 2;
+const ZONE_NAME: &str = "cluster.test";
+const ZONE_KEY: &str =
     "key \"netft\" { algorithm hmac-sha256; secret \"c2VjcmV0LW9mLXRoZS1sYWI=\"; };\n";
 const OTHER_KEY: &str = "key \"netft\" { algorithm hmac-sha256; secret \"b3RoZXItc2VjcmV0\"; };\n";
 /// Longest wait for what must happen; nothing is asserted about it.
-const DEADLINE: Duration = Duration::from_secs(90);
+const WAIT_LIMIT: Duration = Duration::from_secs(90);
 
 struct DnsLab {
     daemons: Vec<Daemon>,
@@ -43,10 +44,11 @@ impl DnsLab {
         let lab = Lab::with_layouts(3, &[NetworkLayout::Flat]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("dns.key");
-        fs::write(&key, KEY).unwrap();
-        let server = lab.node_ipv4(0, SERVER);
+        fs::write(&key, ZONE_KEY).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        let server = lab.node_ipv4(0, SERVER_NODE);
         let common = format!(
-            "[dns]\nserver = \"{server}\"\nzone = \"{ZONE}\"\nkey_file = {key:?}\nttl = 77\n\
+            "[dns]\nserver = \"{server}\"\nzone = \"{ZONE_NAME}\"\nkey_file = {key:?}\nttl = 77\n\
              [[dns.name]]\nname = \"web\"\nmembers = [\"web4\", \"far\"]\n\
              register_all = {register_all}\n\
              [[vip]]\nname = \"web4\"\naddress = \"10.1.0.80\"\n\
@@ -71,9 +73,9 @@ impl DnsLab {
 
     fn write_zone(&self) {
         let zone = format!(
-            "$TTL 300\n@ IN SOA ns.{ZONE}. root.{ZONE}. 1 60 60 600 60\n@ IN NS ns.{ZONE}.\n\
-             ns IN A {}\n",
-            self.lab.node_ipv4(0, SERVER)
+            "$TTL 300\n@ IN SOA ns.{ZONE_NAME}. root.{ZONE_NAME}. 1 60 60 600 60\n\
+             @ IN NS ns.{ZONE_NAME}.\nns IN A {}\n",
+            self.lab.node_ipv4(0, SERVER_NODE)
         );
         fs::write(self.file("zone"), zone).unwrap();
     }
@@ -86,20 +88,20 @@ impl DnsLab {
              listen-on-v6 {{ none; }}; recursion no; dnssec-validation no; pid-file none; \
              session-keyfile none; \
              lock-file none; }};\ncontrols {{ }};\n\
-             zone \"{ZONE}\" {{ type primary; file \"{folder}/zone\"; \
+             zone \"{ZONE_NAME}\" {{ type primary; file \"{folder}/zone\"; \
              allow-update {{ key netft; }}; }};\n"
         );
         fs::write(self.file("named.conf"), config).unwrap();
         let path = self.file("named.conf").display().to_string();
-        let netns = self.lab.node_netns(SERVER);
+        let netns = self.lab.node_netns(SERVER_NODE);
         let server = ServerProcess::start(netns, "named", &["-g", "-c", &path], &self.file("log"));
         self.server = Some(server);
     }
 
     /// Addresses, and a time to live, of the name at the server.
     fn dig(&self, kind: &str) -> Vec<String> {
-        let at = format!("@{}", self.lab.node_ipv4(0, SERVER));
-        let name = format!("web.{ZONE}");
+        let at = format!("@{}", self.lab.node_ipv4(0, SERVER_NODE));
+        let name = format!("web.{ZONE_NAME}");
         let words = ["+noall", "+answer", "+tries=1", "+time=1", &at, &name, kind];
         let mut command = self.lab.node_netns(0).command_inside("dig").unwrap();
         let output = command.args(words).output().unwrap();
@@ -134,7 +136,7 @@ impl DnsLab {
         while !is_done(self) {
             let lists: Vec<_> = (0..2).map(|node| self.name(node)).collect();
             let log = self.server.as_ref().map(ServerProcess::log).unwrap_or_default();
-            assert!(start.elapsed() < DEADLINE, "{what}: {lists:#?}\n{log}");
+            assert!(start.elapsed() < WAIT_LIMIT, "{what}: {lists:#?}\n{log}");
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -164,7 +166,7 @@ fn f_114_a_name_has_the_addresses_that_are_online() {
         let error = test.name(0)["error"].to_string();
         assert!(error.contains("DNS server 10.1.0.3:53"), "{error}");
         assert_eq!(test.record(0), "registering");
-        test.start_server(KEY);
+        test.start_server(ZONE_KEY);
         test.wait_for("the record", |test| test.dig("A") == ["77 10.1.0.80"]);
         test.wait_for("its state", |test| test.record(0) == "registered");
         let name = test.name(0);
@@ -178,11 +180,11 @@ fn f_114_a_name_has_the_addresses_that_are_online() {
         // The member that fits no network here is offline, and the name does not fail.
         assert_eq!(fits(0, "far")["state"], "offline");
         let why = test.netft(0, &["vip", "why", "web4"]);
-        assert!(why.contains(&format!("name web.{ZONE}: online, ")), "{why}");
+        assert!(why.contains(&format!("name web.{ZONE_NAME}: online, ")), "{why}");
         assert!(why.contains("10.1.0.80 registered"), "{why}");
         let metrics = test.netft(0, &["metrics"]);
         assert!(
-            metrics.contains(&format!("netft_name_online{{name=\"web.{ZONE}\"}} 1")),
+            metrics.contains(&format!("netft_name_online{{name=\"web.{ZONE_NAME}\"}} 1")),
             "{metrics}"
         );
 
@@ -197,7 +199,9 @@ fn f_114_a_name_has_the_addresses_that_are_online() {
         assert_eq!(test.dig("A"), ["77 10.1.0.80"]);
         test.netft(1, &["vip", "offline", "web4"]);
         test.wait_for("no record", |test| test.dig("A").is_empty());
-        assert!(test.netft(1, &["vip", "list"]).contains(&format!("name web.{ZONE}: offline")));
+        assert!(
+            test.netft(1, &["vip", "list"]).contains(&format!("name web.{ZONE_NAME}: offline"))
+        );
 
         // A server with another key: refused with the reason, and healed by the right key.
         test.start_server(OTHER_KEY);
@@ -209,9 +213,9 @@ fn f_114_a_name_has_the_addresses_that_are_online() {
         test.wait_for("the record", |test| test.dig("A") == ["77 10.1.0.80"]);
         // The adapter's addresses, of any family, are nobody's business.
         let zone = run_program(
-            test.lab.node_netns(SERVER),
+            test.lab.node_netns(SERVER_NODE),
             "named-checkzone",
-            &["-D", "-j", ZONE, &test.file("zone").display().to_string()],
+            &["-D", "-j", ZONE_NAME, &test.file("zone").display().to_string()],
         );
         assert!(!zone.contains("169.254.") && !zone.contains("fe80"), "{zone}");
     });
@@ -224,7 +228,7 @@ fn f_118_a_name_that_registers_all_has_every_address() {
             return;
         }
         let mut test = DnsLab::start(true);
-        test.start_server(KEY);
+        test.start_server(ZONE_KEY);
         let both = ["77 10.1.0.80", "77 10.77.0.80"];
         test.wait_for("both records", |test| test.dig("A") == both);
         assert_eq!(test.name(0)["state"], "offline", "registered is not online");

@@ -22,8 +22,8 @@ use crate::common::{
 };
 
 /// The two nodes with a daemon and a server.
-const SERVERS: [usize; 2] = [0, 1];
-const CLIENT: usize = 2;
+const SERVER_NODES: [usize; 2] = [0, 1];
+const CLIENT_NODE: usize = 2;
 /// The segment of the clients, which netft does not use.
 const CLIENT_NETWORK: usize = 2;
 /// A partner that says nothing for that long is interrupted, seconds.
@@ -31,8 +31,8 @@ const MAX_RESPONSE_DELAY: u64 = 4;
 /// The port of DHCP failover (draft-ietf-dhc-failover-12).
 const FAILOVER_PORT: u16 = 647;
 /// Longest wait for what must happen; nothing is asserted about it.
-const DEADLINE: Duration = Duration::from_secs(60);
-const INTERRUPTED: &str = "communications-interrupted";
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
+const INTERRUPTED_STATE: &str = "communications-interrupted";
 
 /// Two servers, each other's partners.
 struct FailoverPair {
@@ -42,7 +42,7 @@ struct FailoverPair {
 impl FailoverPair {
     /// Starts both: partners at `addrs`, clients on `network`, by the DHCP port `port`.
     fn start(lab: &Lab, folder: &Path, name: &str, addrs: [IpAddr; 2], network: usize) -> Self {
-        let servers = SERVERS.map(|node| {
+        let servers = SERVER_NODES.map(|node| {
             let role = ["primary", "secondary"][node];
             let own = ["mclt 2; split 128;", ""][node];
             let (addr, partner) = (addrs[node], addrs[1 - node]);
@@ -82,7 +82,7 @@ impl FailoverPair {
         let start = Instant::now();
         while !self.says(words) {
             let logs = self.servers.each_ref().map(ServerProcess::log);
-            assert!(start.elapsed() < DEADLINE, "no {words:?}: {logs:#?}");
+            assert!(start.elapsed() < WAIT_LIMIT, "no {words:?}: {logs:#?}");
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -131,14 +131,15 @@ fn take_lease(lab: &Lab, folder: &Path, number: &mut u32) -> String {
         "/bin/true",
         &interface,
     ];
-    let client = ServerProcess::start(lab.node_netns(CLIENT), "dhclient", &words, &file("log"));
+    let client =
+        ServerProcess::start(lab.node_netns(CLIENT_NODE), "dhclient", &words, &file("log"));
     let start = Instant::now();
     loop {
         let log = client.log();
         if let Some((_, rest)) = log.split_once("bound to ") {
             return rest.split_whitespace().next().unwrap().to_owned();
         }
-        assert!(start.elapsed() < DEADLINE, "client {number} gets no lease: {log}");
+        assert!(start.elapsed() < WAIT_LIMIT, "client {number} gets no lease: {log}");
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -146,7 +147,7 @@ fn take_lease(lab: &Lab, folder: &Path, number: &mut u32) -> String {
 /// Daemons of the two nodes, with routes over both networks.
 fn start_daemons(lab: &Lab, site: &Site) -> Vec<Daemon> {
     let mut daemons: Vec<_> =
-        SERVERS.iter().map(|node| site.start_daemon(lab, *node).unwrap()).collect();
+        SERVER_NODES.iter().map(|node| site.start_daemon(lab, *node).unwrap()).collect();
     for daemon in &mut daemons {
         wait_usable(daemon, 2);
     }
@@ -158,7 +159,7 @@ fn wait_usable(daemon: &mut Daemon, count: usize) {
         routes.iter().filter(|route| route.state == "up").count() >= count
             && routes.iter().any(|route| route.active)
     };
-    daemon.wait_for("routes to the partner", DEADLINE, is_there).unwrap();
+    daemon.wait_for("routes to the partner", WAIT_LIMIT, is_there).unwrap();
 }
 
 #[test]
@@ -174,14 +175,14 @@ fn partners_over_the_adapter_do_not_notice_that_routes_die() {
             SiteSettings { listed_networks: 2, common: &common, ..SiteSettings::default() };
         let site = Site::new(&lab, programs(), settings).unwrap();
         let mut daemons = start_daemons(&lab, &site);
-        let adapters = SERVERS.map(|node| IpAddr::from(site.virtual_addrs(node).v4));
-        let physical = SERVERS.map(|node| lab.node_address(0, node, false));
+        let adapters = SERVER_NODES.map(|node| IpAddr::from(site.virtual_addrs(node).v4));
+        let physical = SERVER_NODES.map(|node| lab.node_address(0, node, false));
         let pair = FailoverPair::start(&lab, folder.path(), "pair", adapters, CLIENT_NETWORK);
         let control = FailoverPair::start(&lab, folder.path(), "control", physical, 1);
         for one in [&pair, &control] {
             one.wait_for("I move from recover-done to normal");
         }
-        let before = SERVERS.map(|node| connections(&lab, node, adapters));
+        let before = SERVER_NODES.map(|node| connections(&lab, node, adapters));
         assert!(before.iter().all(|found| found.len() == 1), "{before:?}");
         let (mut number, mut leases) = (0, BTreeSet::new());
         leases.insert(take_lease(&lab, folder.path(), &mut number));
@@ -197,15 +198,15 @@ fn partners_over_the_adapter_do_not_notice_that_routes_die() {
                 daemons.iter_mut().for_each(|daemon| wait_usable(daemon, 2));
                 if (round, network) == (0, 0) {
                     // The same fault under partners at physical addresses: the test can see it.
-                    control.wait_for(INTERRUPTED);
+                    control.wait_for(INTERRUPTED_STATE);
                 }
             }
         }
-        for node in SERVERS {
+        for node in SERVER_NODES {
             assert_eq!(connections(&lab, node, adapters), before[node], "another connection");
         }
         let logs = pair.servers.each_ref().map(ServerProcess::log);
-        assert!(logs.iter().all(|log| !log.contains(INTERRUPTED)), "{logs:#?}");
+        assert!(logs.iter().all(|log| !log.contains(INTERRUPTED_STATE)), "{logs:#?}");
         assert!(leases.len() > 8, "{leases:?}");
         println!("{} leases over 4 faults, connection {:?}", leases.len(), before[0]);
     });

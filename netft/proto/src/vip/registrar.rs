@@ -174,6 +174,10 @@ impl DnsRegistrar {
             };
             let known = self.records.entry(record.clone()).or_insert(fresh);
             known.wish = known.next_wish(now, *state);
+            if *state == MemberState::Elsewhere && known.is_registered == Some(false) {
+                // Its owner adds it again: a removal by this node says nothing any longer.
+                known.is_registered = None;
+            }
         }
         for (record, known) in &mut self.records {
             // The config does not name it any longer.
@@ -381,6 +385,14 @@ mod tests {
         let mut node = TestNode::new();
         node.set(&[("10.1.0.80", MemberState::Unknown)]);
         assert_eq!(node.run(1000, true), [], "another node may have it");
+        // This node removed it once; its next owner added it again, and is gone.
+        let mut node = TestNode::new();
+        for state in [MemberState::Here, MemberState::Nobody, MemberState::Elsewhere] {
+            node.set(&[("10.1.0.80", state)]);
+            node.run(60, true);
+        }
+        node.set(&[("10.1.0.80", MemberState::Nobody)]);
+        assert_eq!(node.run(100, true), [(30, false, record("10.1.0.80").addr)]);
     }
 
     #[test]

@@ -161,10 +161,10 @@ mod tests {
 
     use super::*;
 
-    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 7]);
+    const CLIENT_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 7]);
     const SERVER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
-    const ADDR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 80);
-    const SERVER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+    const LEASED_ADDR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 80);
+    const SERVER_ADDR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 
     fn request(kind: DhcpRequestKind) -> DhcpRequest {
         DhcpRequest {
@@ -172,8 +172,8 @@ mod tests {
             xid: 0x0102_0304,
             secs: 5,
             client_addr: Ipv4Addr::UNSPECIFIED,
-            requested: Some(ADDR),
-            server: Some(SERVER),
+            requested: Some(LEASED_ADDR),
+            server: Some(SERVER_ADDR),
             to: None,
         }
     }
@@ -181,17 +181,17 @@ mod tests {
     /// A server's frame with these options.
     fn server_frame(change: impl FnOnce(&mut Message)) -> Vec<u8> {
         let unset = Ipv4Addr::UNSPECIFIED;
-        let mut message = Message::new_with_id(7, unset, ADDR, unset, unset, &MAC.0);
+        let mut message = Message::new_with_id(7, unset, LEASED_ADDR, unset, unset, &CLIENT_MAC.0);
         message.set_opcode(Opcode::BootReply);
         let options = message.opts_mut();
         options.insert(DhcpOption::MessageType(MessageType::Ack));
-        options.insert(DhcpOption::ServerIdentifier(SERVER));
+        options.insert(DhcpOption::ServerIdentifier(SERVER_ADDR));
         options.insert(DhcpOption::AddressLeaseTime(120));
         options.insert(DhcpOption::Renewal(60));
         options.insert(DhcpOption::Rebinding(105));
         change(&mut message);
-        let builder = PacketBuilder::ethernet2(SERVER_MAC.0, MAC.0)
-            .ipv4(SERVER.octets(), ADDR.octets(), TIME_TO_LIVE)
+        let builder = PacketBuilder::ethernet2(SERVER_MAC.0, CLIENT_MAC.0)
+            .ipv4(SERVER_ADDR.octets(), LEASED_ADDR.octets(), TIME_TO_LIVE)
             .udp(SERVER_PORT, CLIENT_PORT);
         let mut frame = Vec::new();
         builder.write(&mut frame, &message.to_vec().unwrap()).unwrap();
@@ -201,35 +201,35 @@ mod tests {
     #[test]
     fn a_request_carries_the_resources_identifier_and_asks_for_a_broadcast() {
         let identifier = client_identifier(b"cluster", "web");
-        let frame = dhcp_frame(&request(DhcpRequestKind::Request), MAC, &identifier);
+        let frame = dhcp_frame(&request(DhcpRequestKind::Request), CLIENT_MAC, &identifier);
         assert_eq!(frame[..6], BROADCAST_MAC);
         let message = Message::from_bytes(&frame[42..]).unwrap();
         assert!(message.flags().broadcast());
         let found = message.opts().get(OptionCode::ClientIdentifier);
         assert_eq!(found, Some(&DhcpOption::ClientIdentifier(identifier.to_vec())));
         let renewal = DhcpRequest {
-            client_addr: ADDR,
+            client_addr: LEASED_ADDR,
             requested: None,
             server: None,
-            to: Some((SERVER_MAC, SERVER)),
+            to: Some((SERVER_MAC, SERVER_ADDR)),
             ..request(DhcpRequestKind::Request)
         };
-        let frame = dhcp_frame(&renewal, MAC, &identifier);
-        assert_eq!((&frame[..6], &frame[26..30]), (&SERVER_MAC.0[..], &ADDR.octets()[..]));
+        let frame = dhcp_frame(&renewal, CLIENT_MAC, &identifier);
+        assert_eq!((&frame[..6], &frame[26..30]), (&SERVER_MAC.0[..], &LEASED_ADDR.octets()[..]));
         let message = Message::from_bytes(&frame[42..]).unwrap();
-        assert!(!message.flags().broadcast() && message.ciaddr() == ADDR);
+        assert!(!message.flags().broadcast() && message.ciaddr() == LEASED_ADDR);
         assert_eq!(message.opts().get(OptionCode::ServerIdentifier), None);
     }
 
     #[test]
     fn a_servers_message_is_read_with_its_times() {
-        let reply = read_dhcp_frame(&server_frame(|_| {}), MAC).unwrap();
-        assert_eq!((reply.kind, reply.xid, reply.addr), (DhcpReplyKind::Ack, 7, ADDR));
-        assert_eq!((reply.server, reply.from), (Some(SERVER), SERVER_MAC));
+        let reply = read_dhcp_frame(&server_frame(|_| {}), CLIENT_MAC).unwrap();
+        assert_eq!((reply.kind, reply.xid, reply.addr), (DhcpReplyKind::Ack, 7, LEASED_ADDR));
+        assert_eq!((reply.server, reply.from), (Some(SERVER_ADDR), SERVER_MAC));
         let times = [reply.lease_secs, reply.renew_secs, reply.rebind_secs];
         assert_eq!(times, [Some(120), Some(60), Some(105)]);
-        let own = dhcp_frame(&request(DhcpRequestKind::Discover), MAC, &[0; 23]);
-        assert_eq!(read_dhcp_frame(&own, MAC), None, "a client's message");
+        let own = dhcp_frame(&request(DhcpRequestKind::Discover), CLIENT_MAC, &[0; 23]);
+        assert_eq!(read_dhcp_frame(&own, CLIENT_MAC), None, "a client's message");
         let other = MacAddress([2, 0, 0, 0, 0, 8]);
         assert_eq!(read_dhcp_frame(&server_frame(|_| {}), other), None, "another client's");
     }
@@ -239,7 +239,7 @@ mod tests {
         for len in [0, 5, 7, 16, 17, 255] {
             let mut frame = server_frame(|_| {});
             frame[44] = len;
-            assert_eq!(read_dhcp_frame(&frame, MAC), None, "{len}");
+            assert_eq!(read_dhcp_frame(&frame, CLIENT_MAC), None, "{len}");
         }
     }
 
@@ -253,7 +253,7 @@ mod tests {
             frame.truncate(end);
             frame.extend_from_slice(option);
             frame.extend_from_slice(&[255]);
-            read_message(&frame[42..], MAC, SERVER_MAC).unwrap()
+            read_message(&frame[42..], CLIENT_MAC, SERVER_MAC).unwrap()
         };
         assert_eq!(frame(&[58, 4, 0, 0, 0, 9]).renew_secs, Some(9));
         for option in [&[58, 3, 0, 0, 0][..], &[58, 5, 0, 0, 0, 0, 0], &[58, 0], &[80, 1, 0]] {
@@ -266,15 +266,15 @@ mod tests {
         let whole = server_frame(|_| {});
         for len in 0..whole.len() {
             // The frame is cut, and so is the message in a frame of the right length.
-            assert_eq!(read_dhcp_frame(&whole[..len], MAC), None, "{len}");
+            assert_eq!(read_dhcp_frame(&whole[..len], CLIENT_MAC), None, "{len}");
             let body = &whole[42..whole.len().min(42 + len)];
-            let _ = read_message(body, MAC, SERVER_MAC);
+            let _ = read_message(body, CLIENT_MAC, SERVER_MAC);
         }
         let without = server_frame(|message| {
             message.opts_mut().remove(OptionCode::AddressLeaseTime);
             message.opts_mut().remove(OptionCode::ServerIdentifier);
         });
-        let reply = read_dhcp_frame(&without, MAC).unwrap();
+        let reply = read_dhcp_frame(&without, CLIENT_MAC).unwrap();
         assert_eq!((reply.lease_secs, reply.server), (None, None));
     }
 
@@ -291,14 +291,14 @@ mod tests {
                     *byte ^= bits;
                 }
             }
-            let _ = read_dhcp_frame(&frame, MAC);
-            let _ = read_message(&frame[42..], MAC, SERVER_MAC);
+            let _ = read_dhcp_frame(&frame, CLIENT_MAC);
+            let _ = read_message(&frame[42..], CLIENT_MAC, SERVER_MAC);
         }
 
         #[test]
         fn no_bytes_panic_the_reader(bytes in proptest::collection::vec(any::<u8>(), 0..1500)) {
-            let _ = read_dhcp_frame(&bytes, MAC);
-            let _ = read_message(&bytes, MAC, SERVER_MAC);
+            let _ = read_dhcp_frame(&bytes, CLIENT_MAC);
+            let _ = read_message(&bytes, CLIENT_MAC, SERVER_MAC);
         }
     }
 }

@@ -52,6 +52,8 @@ impl DhcpSocket {
     pub async fn receive(&self) -> io::Result<DhcpReply> {
         let mut frame = [0; MAX_FRAME_LEN];
         loop {
+            // A flood of frames for other hosts must not keep a thread of the runtime.
+            tokio::task::coop::consume_budget().await;
             let mut guard = self.socket.readable().await?;
             match guard.try_io(|socket| socket.get_ref().read(&mut frame)) {
                 Ok(Ok(len)) => {

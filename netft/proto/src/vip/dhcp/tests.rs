@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{time::Time, vip::MacAddress};
 
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+const SERVER_ADDR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 const OTHER_SERVER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
-const ADDR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 80);
+const LEASED_ADDR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 80);
 const OTHER_ADDR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 81);
 const SERVER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 /// T1, T2 and end of a lease with the defaults: 60 s, 105 s, 120 s.
@@ -46,7 +46,7 @@ impl TestClient {
             kind,
             xid: self.client.xid(),
             addr,
-            server: Some(SERVER),
+            server: Some(SERVER_ADDR),
             lease_secs: Some(LEASE_SECS),
             renew_secs: None,
             rebind_secs: None,
@@ -72,9 +72,9 @@ impl TestClient {
     fn bound(seed: u64) -> Self {
         let mut test = Self::new(seed);
         test.input(DhcpInput::Start(None));
-        test.reply(DhcpReplyKind::Offer, ADDR);
-        let actions = test.reply(DhcpReplyKind::Ack, ADDR);
-        assert!(matches!(actions[..], [DhcpAction::Assigned(lease)] if lease.addr == ADDR));
+        test.reply(DhcpReplyKind::Offer, LEASED_ADDR);
+        let actions = test.reply(DhcpReplyKind::Ack, LEASED_ADDR);
+        assert!(matches!(actions[..], [DhcpAction::Assigned(lease)] if lease.addr == LEASED_ADDR));
         test
     }
 
@@ -95,11 +95,11 @@ fn a_lease_is_discovered_requested_and_counted_from_the_request() {
     let mut test = TestClient::new(1);
     let discover = sent(&test.input(DhcpInput::Start(None)));
     assert_eq!((discover.kind, discover.to), (DhcpRequestKind::Discover, None));
-    let request = sent(&test.reply(DhcpReplyKind::Offer, ADDR));
+    let request = sent(&test.reply(DhcpReplyKind::Offer, LEASED_ADDR));
     assert_eq!(request.xid, discover.xid, "one transaction");
-    assert_eq!((request.requested, request.server), (Some(ADDR), Some(SERVER)));
+    assert_eq!((request.requested, request.server), (Some(LEASED_ADDR), Some(SERVER_ADDR)));
     test.now = test.now + Duration::from_secs(2);
-    let actions = test.reply(DhcpReplyKind::Ack, ADDR);
+    let actions = test.reply(DhcpReplyKind::Ack, LEASED_ADDR);
     let [DhcpAction::Assigned(lease)] = actions[..] else { panic!("{actions:?}") };
     let times = [lease.renew_at, lease.rebind_at, lease.expires].map(|at| test.secs(at));
     assert_eq!(times, [Some(60), Some(105), Some(120)]);
@@ -131,18 +131,18 @@ fn a_lease_is_renewed_by_its_server_then_by_any_then_it_ends() {
     let renew = sent(&test.wake());
     assert_eq!(test.secs(Some(test.now)), Some(60));
     assert_eq!(test.client.state(), DhcpState::Renewing);
-    assert_eq!((renew.client_addr, renew.to), (ADDR, Some((SERVER_MAC, SERVER))));
+    assert_eq!((renew.client_addr, renew.to), (LEASED_ADDR, Some((SERVER_MAC, SERVER_ADDR))));
     assert_eq!((renew.requested, renew.server), (None, None), "RFC 2131 section 4.3.6");
     // At T2 every server is asked.
     let rebind = sent(&test.wake());
     assert_eq!(test.secs(Some(test.now)), Some(105));
-    assert_eq!((rebind.client_addr, rebind.to), (ADDR, None));
+    assert_eq!((rebind.client_addr, rebind.to), (LEASED_ADDR, None));
     assert_ne!(rebind.xid, renew.xid);
     let actions = test.wake();
     assert_eq!(test.secs(Some(test.now)), Some(120));
     assert!(matches!(&actions[0], DhcpAction::Lost(why) if why.contains("ended")), "{actions:?}");
     // The next lease should be of the same address.
-    assert_eq!(sent(&actions).requested, Some(ADDR));
+    assert_eq!(sent(&actions).requested, Some(LEASED_ADDR));
     assert_eq!((test.client.state(), test.client.lease()), (DhcpState::Selecting, None));
 }
 
@@ -150,15 +150,15 @@ fn a_lease_is_renewed_by_its_server_then_by_any_then_it_ends() {
 fn a_renewal_by_the_server_and_one_by_another_prolong_the_lease() {
     let mut test = TestClient::bound(4);
     test.wake();
-    let mut foreign = test.answer(DhcpReplyKind::Ack, ADDR);
+    let mut foreign = test.answer(DhcpReplyKind::Ack, LEASED_ADDR);
     foreign.server = Some(OTHER_SERVER);
     test.ignores(foreign, false, IgnoreReason::OtherServer);
-    test.reply(DhcpReplyKind::Ack, ADDR);
+    test.reply(DhcpReplyKind::Ack, LEASED_ADDR);
     assert_eq!(test.secs(test.client.lease().and_then(|lease| lease.expires)), Some(180));
     test.wake();
     test.wake();
     assert_eq!(test.client.state(), DhcpState::Rebinding);
-    let mut other = test.answer(DhcpReplyKind::Ack, ADDR);
+    let mut other = test.answer(DhcpReplyKind::Ack, LEASED_ADDR);
     other.server = Some(OTHER_SERVER);
     test.input(DhcpInput::Reply { reply: other, is_taken: false });
     let lease = test.client.lease().expect("a lease");
@@ -169,8 +169,8 @@ fn a_renewal_by_the_server_and_one_by_another_prolong_the_lease() {
 fn long_leases_are_asked_for_at_half_of_the_rest() {
     let mut test = TestClient::new(5);
     test.input(DhcpInput::Start(None));
-    test.reply(DhcpReplyKind::Offer, ADDR);
-    let mut ack = test.answer(DhcpReplyKind::Ack, ADDR);
+    test.reply(DhcpReplyKind::Offer, LEASED_ADDR);
+    let mut ack = test.answer(DhcpReplyKind::Ack, LEASED_ADDR);
     ack.lease_secs = Some(86_400);
     test.input(DhcpInput::Reply { reply: ack, is_taken: false });
     let mut asked = Vec::new();
@@ -193,9 +193,9 @@ fn the_next_owner_uses_the_lease_and_has_it_confirmed() {
     let actions = test.input(DhcpInput::Start(Some(lease)));
     assert_eq!(actions[0], DhcpAction::Assigned(lease), "before any answer");
     let reboot = sent(&actions);
-    assert_eq!(reboot.requested, Some(ADDR));
+    assert_eq!(reboot.requested, Some(LEASED_ADDR));
     assert_eq!((reboot.server, reboot.client_addr), (None, Ipv4Addr::UNSPECIFIED), "INIT-REBOOT");
-    let actions = test.reply(DhcpReplyKind::Ack, ADDR);
+    let actions = test.reply(DhcpReplyKind::Ack, LEASED_ADDR);
     assert!(matches!(actions[..], [DhcpAction::Assigned(_)]) && !test.client.has_action());
     assert_eq!(test.client.state(), DhcpState::Bound);
     // Without an answer the rest of the lease is used.
@@ -210,7 +210,7 @@ fn the_next_owner_uses_the_lease_and_has_it_confirmed() {
     test.now = Time::from_millis(200_000);
     let actions = test.input(DhcpInput::Start(Some(lease)));
     assert_eq!(sent(&actions).kind, DhcpRequestKind::Discover);
-    assert_eq!((actions.len(), sent(&actions).requested), (1, Some(ADDR)));
+    assert_eq!((actions.len(), sent(&actions).requested), (1, Some(LEASED_ADDR)));
 }
 
 #[test]
@@ -249,8 +249,8 @@ fn a_server_that_offers_and_refuses_is_not_asked_in_a_loop() {
     let start = test.now;
     let mut sent = 0;
     while test.now.since(start) < Duration::from_secs(600) {
-        sent += test.reply(DhcpReplyKind::Offer, ADDR).len();
-        sent += test.reply(DhcpReplyKind::Nak, ADDR).len();
+        sent += test.reply(DhcpReplyKind::Offer, LEASED_ADDR).len();
+        sent += test.reply(DhcpReplyKind::Nak, LEASED_ADDR).len();
         assert_eq!(test.client.state(), DhcpState::Waiting);
         sent += test.wake().len();
     }
@@ -265,7 +265,7 @@ fn a_conflict_is_declined_and_another_address_asked_for_later() {
         panic!("{actions:?}")
     };
     assert_eq!(decline.kind, DhcpRequestKind::Decline);
-    assert_eq!((decline.requested, decline.server), (Some(ADDR), Some(SERVER)));
+    assert_eq!((decline.requested, decline.server), (Some(LEASED_ADDR), Some(SERVER_ADDR)));
     assert_eq!((decline.client_addr, decline.to), (Ipv4Addr::UNSPECIFIED, None));
     assert!(why.contains("declined"), "{why}");
     // The pause outlives a stop.
@@ -288,8 +288,8 @@ fn a_lease_that_nobody_needs_is_released_and_one_that_moves_is_not() {
     let mut test = TestClient::bound(5);
     let release = sent(&test.input(DhcpInput::Release));
     assert_eq!(release.kind, DhcpRequestKind::Release);
-    assert_eq!((release.client_addr, release.to), (ADDR, Some((SERVER_MAC, SERVER))));
-    assert_eq!((release.server, release.requested), (Some(SERVER), None));
+    assert_eq!((release.client_addr, release.to), (LEASED_ADDR, Some((SERVER_MAC, SERVER_ADDR))));
+    assert_eq!((release.server, release.requested), (Some(SERVER_ADDR), None));
     assert_eq!((test.client.state(), test.client.next_wake()), (DhcpState::Stopped, None));
 }
 
@@ -298,7 +298,7 @@ fn what_a_server_must_not_say_is_ignored_and_counted() {
     use DhcpReplyKind::{Ack, Nak, Offer};
     let mut test = TestClient::new(6);
     test.input(DhcpInput::Start(None));
-    let good = test.answer(Offer, ADDR);
+    let good = test.answer(Offer, LEASED_ADDR);
     let foreign = DhcpReply { xid: good.xid ^ 1, ..good };
     test.ignores(foreign, false, IgnoreReason::Transaction);
     test.ignores(DhcpReply { kind: Ack, ..good }, false, IgnoreReason::Unexpected);
@@ -312,9 +312,9 @@ fn what_a_server_must_not_say_is_ignored_and_counted() {
     }
     // A server that looks at hardware addresses offers the host's own one.
     test.ignores(good, true, IgnoreReason::Taken);
-    test.reply(Offer, ADDR);
+    test.reply(Offer, LEASED_ADDR);
     test.ignores(test.answer(Offer, OTHER_ADDR), false, IgnoreReason::Unexpected);
-    let good = test.answer(Ack, ADDR);
+    let good = test.answer(Ack, LEASED_ADDR);
     for lease_secs in [None, Some(0), Some(9)] {
         test.ignores(DhcpReply { lease_secs, ..good }, false, IgnoreReason::LeaseTime);
     }
@@ -322,8 +322,8 @@ fn what_a_server_must_not_say_is_ignored_and_counted() {
     let foreign = DhcpReply { server: Some(OTHER_SERVER), ..good };
     test.ignores(foreign, false, IgnoreReason::OtherServer);
     test.ignores(DhcpReply { kind: Nak, ..foreign }, false, IgnoreReason::OtherServer);
-    test.reply(Ack, ADDR);
-    test.ignores(test.answer(Nak, ADDR), false, IgnoreReason::Unexpected);
+    test.reply(Ack, LEASED_ADDR);
+    test.ignores(test.answer(Nak, LEASED_ADDR), false, IgnoreReason::Unexpected);
 }
 
 #[test]
@@ -331,8 +331,8 @@ fn times_out_of_order_are_replaced_and_an_infinite_lease_has_none() {
     let ack = |renew, rebind, secs| {
         let mut test = TestClient::new(7);
         test.input(DhcpInput::Start(None));
-        test.reply(DhcpReplyKind::Offer, ADDR);
-        let mut ack = test.answer(DhcpReplyKind::Ack, ADDR);
+        test.reply(DhcpReplyKind::Offer, LEASED_ADDR);
+        let mut ack = test.answer(DhcpReplyKind::Ack, LEASED_ADDR);
         (ack.renew_secs, ack.rebind_secs, ack.lease_secs) = (renew, rebind, Some(secs));
         test.input(DhcpInput::Reply { reply: ack, is_taken: false });
         let lease = *test.client.lease().expect("a lease");
@@ -351,10 +351,11 @@ fn times_out_of_order_are_replaced_and_an_infinite_lease_has_none() {
 fn any_reply() -> impl Strategy<Value = (DhcpReply, bool, bool)> {
     let kind =
         prop_oneof![Just(DhcpReplyKind::Offer), Just(DhcpReplyKind::Ack), Just(DhcpReplyKind::Nak)];
-    let addr = prop_oneof![Just(ADDR), Just(OTHER_ADDR), any::<u32>().prop_map(Ipv4Addr::from)];
+    let addr =
+        prop_oneof![Just(LEASED_ADDR), Just(OTHER_ADDR), any::<u32>().prop_map(Ipv4Addr::from)];
     let server = prop_oneof![
         Just(None),
-        Just(Some(SERVER)),
+        Just(Some(SERVER_ADDR)),
         Just(Some(OTHER_SERVER)),
         any::<u32>().prop_map(|bits| Some(Ipv4Addr::from(bits)))
     ];
@@ -388,8 +389,8 @@ enum Step {
 
 fn any_step() -> impl Strategy<Value = Step> {
     let lease = DhcpLease {
-        addr: ADDR,
-        server: SERVER,
+        addr: LEASED_ADDR,
+        server: SERVER_ADDR,
         server_mac: None,
         obtained: Time::ZERO,
         renew_at: None,
