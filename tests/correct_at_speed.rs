@@ -23,22 +23,22 @@ use netft_lab::{
     wire::{ImpairedWire, WireImpairments},
 };
 
-const FAST: &str = "[failover]\nhold = 300\n";
-const PLAIN: &str = "[failover]\nhold = 300\n[adapter]\nbackend = \"plain\"\n";
-const MANY: &str = "[failover]\nhold = 300\n[adapter]\nworkers = 3\n";
+const OFFLOAD_CONFIG: &str = "[failover]\nhold = 300\n";
+const PLAIN_CONFIG: &str = "[failover]\nhold = 300\n[adapter]\nbackend = \"plain\"\n";
+const WORKERS_CONFIG: &str = "[failover]\nhold = 300\n[adapter]\nworkers = 3\n";
 /// Configuration of each node, in turn.
-const BACKENDS: [(&str, [&str; 2]); 4] = [
-    ("fast", [FAST; 2]),
-    ("plain", [PLAIN; 2]),
-    ("fast and plain", [FAST, PLAIN]),
-    ("one worker and three", [FAST, MANY]),
+const NODE_CONFIGS: [(&str, [&str; 2]); 4] = [
+    ("fast", [OFFLOAD_CONFIG; 2]),
+    ("plain", [PLAIN_CONFIG; 2]),
+    ("fast and plain", [OFFLOAD_CONFIG, PLAIN_CONFIG]),
+    ("one worker and three", [OFFLOAD_CONFIG, WORKERS_CONFIG]),
 ];
 /// Every hundredth frame is lost, comes twice, comes late.
 fn bad_wire() -> WireImpairments {
     WireImpairments { loss: 0.01, duplicate: 0.01, reorder: 0.01, ..WireImpairments::default() }
 }
 /// Much longer than any of this takes; a flow that stands still fails earlier.
-const LIMIT: Duration = Duration::from_secs(7200);
+const LONG_RUN: Duration = Duration::from_secs(7200);
 
 /// Sends `enough` bytes each way at once, half in IPv4 and half in IPv6, and checks everything.
 /// Returns what was seen on the adapters, and Gbit/s of both ways together.
@@ -125,7 +125,7 @@ fn print_tallies(tallies: &[ChecksumTally; 2], rate: f64, mib: u64, what: &str) 
 /// finishes them, a plain receiver does it itself, a fast one verifies what it merges.
 fn forms(tallies: &[ChecksumTally; 2], each: [&str; 2]) {
     for (tally, config) in tallies.iter().zip(each) {
-        match (config == PLAIN, each.contains(&PLAIN)) {
+        match (config == PLAIN_CONFIG, each.contains(&PLAIN_CONFIG)) {
             (true, _) => assert_eq!(tally.unfinished, 0, "{tallies:?}"),
             (false, false) => assert!(tally.unfinished > 0, "{tallies:?}"),
             // What comes in order merges: on a bad network perhaps nothing.
@@ -135,7 +135,7 @@ fn forms(tallies: &[ChecksumTally; 2], each: [&str; 2]) {
 }
 
 fn over_bad_networks(mib: u64) {
-    for (what, each) in BACKENDS {
+    for (what, each) in NODE_CONFIGS {
         let mut pair =
             NodePair::start_with(1, SiteSettings { per_node: &each, ..SiteSettings::default() });
         let clean = datagrams(&pair, 500);
@@ -157,13 +157,13 @@ fn over_bad_networks(mib: u64) {
 }
 
 fn at_full_speed(mib: u64) {
-    for (what, each) in BACKENDS {
+    for (what, each) in NODE_CONFIGS {
         let pair =
             NodePair::start_with(1, SiteSettings { per_node: &each, ..SiteSettings::default() });
         let (tallies, rate) = both_ways(&pair, mib << 20);
         forms(&tallies, each);
         let merged = tallies.iter().all(|tally| tally.merged > 0);
-        assert_eq!(merged, !each.contains(&PLAIN), "{tallies:?}");
+        assert_eq!(merged, !each.contains(&PLAIN_CONFIG), "{tallies:?}");
         print_tallies(&tallies, rate, mib, what);
     }
 }
@@ -181,7 +181,7 @@ fn full_speed_changes_nothing() {
 #[test]
 #[ignore = "moves NETFT_MIB MiB each way, four times"]
 fn lost_repeated_and_late_frames_change_nothing_for_long() {
-    in_namespace_for("lost_repeated_and_late_frames_change_nothing_for_long", LIMIT, || {
+    in_namespace_for("lost_repeated_and_late_frames_change_nothing_for_long", LONG_RUN, || {
         over_bad_networks(number_from_env("NETFT_MIB", 1024));
     });
 }
@@ -189,7 +189,7 @@ fn lost_repeated_and_late_frames_change_nothing_for_long() {
 #[test]
 #[ignore = "moves NETFT_MIB MiB each way, four times"]
 fn full_speed_changes_nothing_for_long() {
-    in_namespace_for("full_speed_changes_nothing_for_long", LIMIT, || {
+    in_namespace_for("full_speed_changes_nothing_for_long", LONG_RUN, || {
         at_full_speed(number_from_env("NETFT_MIB", 10_240));
     });
 }

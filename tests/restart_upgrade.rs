@@ -104,7 +104,7 @@ fn error_of(output: &Output) -> String {
 #[test]
 fn an_upgrade_keeps_the_adapter_its_connections_and_overrides() {
     in_namespace("an_upgrade_keeps_the_adapter_its_connections_and_overrides", || {
-        // The port of the metrics goes from hand to hand.
+        // The predecessor closes the metrics port, the successor opens it.
         let common = format!("{SLOW_DETECTION}[metrics]\nlisten = \"127.0.0.1:9343\"\n");
         let settings = SiteSettings { common: &common, ..SiteSettings::default() };
         let mut pair = NodePair::prepared_for(2, settings).start_and_wait();

@@ -19,12 +19,12 @@ use netft_lab::{
     wire::{ImpairedWire, WireImpairments},
 };
 
-const FAST: &str = "[failover]\nhold = 300\n";
-const PLAIN: &str = "[failover]\nhold = 300\n[adapter]\nbackend = \"plain\"\n";
+const OFFLOAD_CONFIG: &str = "[failover]\nhold = 300\n";
+const PLAIN_CONFIG: &str = "[failover]\nhold = 300\n[adapter]\nbackend = \"plain\"\n";
 /// Bytes of a flow: enough for hundreds of super-packets.
-const ENOUGH: u64 = 24 << 20;
+const FLOW_BYTES: u64 = 24 << 20;
 /// Fewest payload bytes of a packet inside that fills a frame.
-const SEGMENT: u64 = 1200;
+const MIN_FULL_PAYLOAD: u64 = 1200;
 
 /// Kinds of tunnel, as `ip link add NAME type` has them.
 #[derive(Clone, Copy, Debug)]
@@ -74,8 +74,8 @@ fn inside(node: usize, suffix: &str) -> String {
     format!("10.233.0.{}{suffix}", node + 1)
 }
 
-/// Sends a flow through the tunnel from each of `senders` until all have [`ENOUGH`], and compares
-/// the hashes and every checksum on the adapters.
+/// Sends a flow through the tunnel from each of `senders` until all have [`FLOW_BYTES`], and
+/// compares the hashes and every checksum on the adapters.
 fn carry_flows(pair: &NodePair, senders: &[usize], what: &str) {
     let inspect = |node| ChecksumInspector::start(pair.lab.node_netns(node), ADAPTER_NAME).unwrap();
     let inspectors = [inspect(0), inspect(1)];
@@ -85,7 +85,7 @@ fn carry_flows(pair: &NodePair, senders: &[usize], what: &str) {
     };
     let start = |from: &usize| Transfer::start(end(*from), end(1 - from), None).unwrap();
     let flows: Vec<Transfer> = senders.iter().map(start).collect();
-    while flows.iter().any(|flow| flow.bytes_received() < ENOUGH) {
+    while flows.iter().any(|flow| flow.bytes_received() < FLOW_BYTES) {
         assert!(!flows.iter().any(|flow| flow.is_broken()), "{what}: a flow broke");
         assert!(flows.iter().any(|flow| flow.silence() < TEST_TIMEOUT), "{what}: nothing moves");
         thread::sleep(Duration::from_millis(100));
@@ -118,7 +118,9 @@ fn tcp_in_a_tunnel_arrives_unchanged_over_both_backends() {
         if !has_programs(&["ip"]) {
             return;
         }
-        for each in [[FAST; 2], [FAST, PLAIN], [PLAIN, PLAIN]] {
+        for each in
+            [[OFFLOAD_CONFIG; 2], [OFFLOAD_CONFIG, PLAIN_CONFIG], [PLAIN_CONFIG, PLAIN_CONFIG]]
+        {
             let settings = SiteSettings { per_node: &each, ..SiteSettings::default() };
             let pair = NodePair::start_with(1, settings);
             if !Tunnel::Vxlan.set_up(&pair) {
@@ -145,7 +147,7 @@ fn super_packets_of_tunnels_cross_the_adapter_whole() {
         if !has_programs(&["ip"]) {
             return;
         }
-        let settings = SiteSettings { common: FAST, ..SiteSettings::default() };
+        let settings = SiteSettings { common: OFFLOAD_CONFIG, ..SiteSettings::default() };
         let mut pair = NodePair::start_with(1, settings);
         if !has_tunnel_offload(&mut pair, 0) {
             println!("SKIP: tunnel offload needs Linux 6.17");
@@ -162,7 +164,10 @@ fn super_packets_of_tunnels_cross_the_adapter_whole() {
             let after = adapter_calls(&mut pair, 0, sent);
             let [reads, bytes] = [after[0] - before[0], after[1] - before[1]];
             println!("{tunnel:?}: {reads} reads for {bytes} bytes");
-            assert!(reads < bytes / SEGMENT / 4, "{tunnel:?}: {reads} reads for {bytes} bytes");
+            assert!(
+                reads < bytes / MIN_FULL_PAYLOAD / 4,
+                "{tunnel:?}: {reads} reads for {bytes} bytes"
+            );
             Tunnel::remove(&pair);
         }
     });

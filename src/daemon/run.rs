@@ -206,7 +206,8 @@ pub(super) async fn run_adapter(
         _ = &mut pump => Err(ExitError::other_error(DRIVER_STOPPED)),
     };
     notify_systemd(&[match handover {
-        // The hand-over has the whole limit of the watchdog.
+        // Each step of the hand-over has the whole limit of the watchdog: together they may take
+        // longer.
         Some(_) => NotifyState::Watchdog,
         None => NotifyState::Stopping,
     }]);
@@ -224,6 +225,7 @@ pub(super) async fn run_adapter(
     }
     abort_and_wait(server).await;
     if let Some(handover) = handover {
+        notify_systemd(&[NotifyState::Watchdog]);
         // The successor reads the file.
         if let Some(reason) = adapter.unsaved_overrides(CLOSE_TIMEOUT).await {
             tracing::warn!("the successor does not have the latest overrides: {reason}");
@@ -250,8 +252,10 @@ async fn give_adapter(
     signals: &mut StopSignals,
 ) -> Result<(), ExitError> {
     let give = async {
+        notify_systemd(&[NotifyState::Watchdog]);
         // Within the time a worker needs for its turn, unless the kernel holds it.
         let frozen = tokio::time::timeout(CLOSE_TIMEOUT, adapter.freeze()).await;
+        notify_systemd(&[NotifyState::Watchdog]);
         match frozen.unwrap_or_else(|late| Err(late.into())) {
             // The queues and sockets of this process close with it.
             Ok(frozen) => handover.finish(&frozen).await,

@@ -249,7 +249,11 @@ impl Adapter {
         let queues = fib.queues.iter().map(|queue| queue.fd.try_clone());
         let queues = queues.collect::<io::Result<Vec<_>>>()?;
         if queues.is_empty() {
-            return Err(io::Error::other("the adapter is gone at this moment"));
+            let reason = match self.config().adapter.backend.has_device() {
+                true => "the adapter is gone at this moment",
+                false => "a witness has no adapter to hand over: restart netftd instead",
+            };
+            return Err(io::Error::other(reason));
         }
         Ok(AdapterDescriptors { lock: self.lock.duplicate()?, queues })
     }

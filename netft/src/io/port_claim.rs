@@ -228,7 +228,7 @@ mod tests {
 
     /// F-115.
     #[tokio::test]
-    async fn a_claim_goes_from_hand_to_hand_and_is_never_free() {
+    async fn a_claim_is_handed_over_without_a_gap() {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = socket.local_addr().unwrap().port();
         let first = PortClaim::acquire(port).unwrap();

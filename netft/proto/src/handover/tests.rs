@@ -12,7 +12,7 @@ use crate::{session::COUNTER_RESERVE, time::Time};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-const TAKE: PredecessorMessage =
+const TAKE_MESSAGE: PredecessorMessage =
     PredecessorMessage::Take { version: HANDOVER_VERSION, queues: 1, sockets: 1 };
 
 /// The counters of one session key, and those of the key that a fresh process agrees on.
@@ -93,7 +93,7 @@ impl Both {
             Some(PredecessorAction::Freeze) => self.freezing = true,
             Some(PredecessorAction::SendTake) => {
                 assert!(!self.old_serves, "two processes would read the queues");
-                self.to_new.push_back(TAKE);
+                self.to_new.push_back(TAKE_MESSAGE);
             }
             Some(PredecessorAction::StopSuccessor) => self.end_new(),
             Some(PredecessorAction::Serve { reason, was_frozen }) => {

@@ -14,7 +14,9 @@ use std::io::IoSlice;
 use crate::packet::{
     checksum,
     checksum::UDP_CHECKSUM_OFFSET,
-    ip::{InnerHeaders, IpVersion, L4Header, UDP_HEADER_LEN, read_be16, read_be32},
+    ip::{
+        InnerHeaders, IpVersion, L4Header, TCP_FLAGS_OFFSET, UDP_HEADER_LEN, read_be16, read_be32,
+    },
     virtio_net::{GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetFormat, VnetHdr},
 };
 
@@ -33,8 +35,6 @@ const TCP_PSH: u8 = 0x08;
 const TCP_ACK: u8 = 0x10;
 const TCP_URG: u8 = 0x20;
 const TCP_CWR: u8 = 0x80;
-/// Offset of the flags in a TCP header.
-const TCP_FLAGS_OFFSET: usize = 13;
 /// The "don't fragment" bit in byte 6 of an IPv4 header.
 const IPV4_DONT_FRAGMENT: u8 = 0x40;
 

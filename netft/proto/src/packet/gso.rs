@@ -9,7 +9,7 @@ use crate::{
     packet::{
         checksum,
         checksum::{TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET},
-        ip::{InnerHeaders, IpVersion, L4Header},
+        ip::{InnerHeaders, IpVersion, L4Header, TCP_FLAGS_OFFSET},
         repeated_headers::RepeatedHeaders,
         tunnel::TunnelPacket,
         virtio_net::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, TUNNEL_CSUM, VnetHdr},
@@ -20,8 +20,6 @@ use crate::{
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
 const TCP_URG: u8 = 0x20;
-/// Offset of the flags in a TCP header.
-const TCP_FLAGS_OFFSET: usize = 13;
 /// Fewest payload bytes of a TCP segment (`TCP_MIN_GSO_SIZE` of the kernel). This and
 /// [`MAX_DATAGRAMS`] bound the work that one packet can ask for.
 const MIN_SEGMENT_LEN: usize = 8;
@@ -316,7 +314,8 @@ impl<'a> GsoPlan<'a> {
 impl TunnelSegmentation {
     /// Makes the headers at the start of `packet` those of segment `i` of `count`. `segment_len`:
     /// payload bytes of the segments before it.
-    #[inline]
+    // Out of line, so that segments outside a tunnel do not pay for its size.
+    #[inline(never)]
     fn patch_segment(&self, packet: &mut [u8], (i, count): (usize, usize), segment_len: usize) {
         let len = packet.len();
         self.outer.patch_ip(packet, len, i);

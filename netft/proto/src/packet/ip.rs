@@ -14,6 +14,8 @@ pub const IPV4_HEADER_LEN: usize = 20;
 pub const IPV6_HEADER_LEN: usize = 40;
 /// Bytes of a TCP header without options.
 pub const TCP_HEADER_LEN: usize = 20;
+/// Offset of the flags in a TCP header.
+pub(super) const TCP_FLAGS_OFFSET: usize = 13;
 /// Bytes of a UDP header.
 pub const UDP_HEADER_LEN: usize = 8;
 

@@ -5,16 +5,14 @@ use crate::packet::{
     checksum,
     checksum::{OnesComplementSum, TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET},
     ip::{
-        IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER_LEN, InnerHeaders, IpVersion, L4Header, read_be16,
-        read_be32,
+        IPPROTO_TCP, IPPROTO_UDP, IPV6_HEADER_LEN, InnerHeaders, IpVersion, L4Header,
+        TCP_FLAGS_OFFSET, read_be16, read_be32,
     },
 };
 
 const TCP_FIN: u8 = 0x01;
 const TCP_PSH: u8 = 0x08;
 const TCP_CWR: u8 = 0x80;
-/// Offset of the flags in a TCP header.
-const TCP_FLAGS_OFFSET: usize = 13;
 
 /// One IP header and the L4 header behind it.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +59,7 @@ impl RepeatedHeaders {
 
     /// Sets length, identification and checksum of the IP header of segment `i`, a packet of `len`
     /// bytes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn patch_ip(&self, header: &mut [u8], len: usize, i: usize) {
         match self.version {
             IpVersion::V4 => {
@@ -79,7 +77,7 @@ impl RepeatedHeaders {
 
     /// Sets sequence number, flags and partial checksum of the TCP header of segment `i` of
     /// `count`, a packet of `len` bytes. `segment_len`: payload bytes of the segments before it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn patch_tcp(
         &self,
         header: &mut [u8],

@@ -100,8 +100,9 @@ pub(crate) struct TunnelShape {
     pub(crate) between: usize,
 }
 
-/// VXLAN: its header and an Ethernet header.
-pub(crate) const VXLAN: TunnelShape = TunnelShape { v6: false, checksum: true, between: 8 + 14 };
+/// VXLAN over IPv4: its header and an Ethernet header.
+pub(crate) const VXLAN_SHAPE: TunnelShape =
+    TunnelShape { v6: false, checksum: true, between: 8 + 14 };
 
 /// A super-packet in a tunnel as the kernel hands it over: both headers once, the inner checksum
 /// partial, the outer one too or none. `shape` must need segmentation.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::wire::DropReason;
 
-const ANY: usize = usize::MAX;
+const ANY_LENGTH: usize = usize::MAX;
 
 /// Merges packets that stand one after another in one buffer.
 fn merge(packets: &[(bool, Vec<u8>)]) -> Vec<(VnetHdr, Vec<u8>)> {
@@ -100,7 +100,7 @@ proptest! {
         let mut streams = Vec::new();
         for shape in &shapes {
             let (hdr, packet) = build(shape);
-            let segments = segment_packet(&hdr, &packet, ANY).unwrap();
+            let segments = segment_packet(&hdr, &packet, ANY_LENGTH).unwrap();
             let expected = if hdr.gso_type == GSO_NONE { 1 } else {
                 shape.payload.div_ceil(usize::from(shape.gso_size))
             };
@@ -140,7 +140,7 @@ proptest! {
             check(&packet)?;
             prop_assert!(hdr.needs_csum() || (finished && hdr.gso_type == GSO_NONE));
             prop_assert_eq!(VnetHdr::decode(hdr.encode().first_chunk().unwrap()), hdr);
-            again.extend(segment_packet(&hdr, &packet, ANY).unwrap());
+            again.extend(segment_packet(&hdr, &packet, ANY_LENGTH).unwrap());
         }
         if finished {
             again.iter_mut().for_each(|packet| complete(packet));
@@ -344,16 +344,20 @@ fn a_super_packet_that_contradicts_its_header_is_refused() {
         VnetHdr { csum_start: 24, ..good },
         VnetHdr { csum_offset: 6, ..good },
     ] {
-        assert_eq!(segment_packet(&bad, &packet, ANY), Err(DropReason::InnerMalformed), "{bad:?}");
+        assert_eq!(
+            segment_packet(&bad, &packet, ANY_LENGTH),
+            Err(DropReason::InnerMalformed),
+            "{bad:?}"
+        );
     }
 }
 
 #[test]
 fn small_datagrams_are_segmented_up_to_what_the_kernel_merges() {
     let (hdr, packet) = build(&Shape { gso_size: 1, ..plain(true, 128) });
-    assert_eq!(segment_packet(&hdr, &packet, ANY).unwrap().len(), 128);
+    assert_eq!(segment_packet(&hdr, &packet, ANY_LENGTH).unwrap().len(), 128);
     let (hdr, packet) = build(&Shape { gso_size: 1, ..plain(true, 129) });
-    assert_eq!(segment_packet(&hdr, &packet, ANY), Err(DropReason::InnerMalformed));
+    assert_eq!(segment_packet(&hdr, &packet, ANY_LENGTH), Err(DropReason::InnerMalformed));
 }
 
 #[test]
@@ -364,7 +368,7 @@ fn a_checksum_nobody_could_finish_later_is_finished_on_the_way() {
     packet[9] = 200;
     checksum::set_ipv4_checksum(&mut packet[..20]);
     let opaque = InnerHeaders::parse(&packet).unwrap();
-    let split = GsoPlan::new(&hdr, &packet, &opaque, ANY).unwrap();
+    let split = GsoPlan::new(&hdr, &packet, &opaque, ANY_LENGTH).unwrap();
     assert!(!split.has_partial_checksum());
     let mut out = vec![0; packet.len()];
     split.write_packet(0, &mut out);

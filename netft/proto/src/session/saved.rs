@@ -44,4 +44,9 @@ impl SavedSession {
     pub const fn resumed_counter(&self) -> u64 {
         self.next_counter.saturating_add(COUNTER_RESERVE)
     }
+
+    /// Bytes of the partial packets.
+    pub fn partial_packet_bytes(&self) -> usize {
+        self.partial_packets.iter().map(SavedPartialPacket::byte_count).sum()
+    }
 }

@@ -1,5 +1,5 @@
-//! The driver at a hand-over: it stops and says everything a successor process needs to go on, or
-//! begins with what a predecessor process said.
+//! Hand-over of the driver: stops it and saves its state for a successor process, or starts it with
+//! the state of a predecessor process.
 
 use std::{
     collections::BTreeMap,
@@ -73,7 +73,10 @@ pub(super) fn freeze_driver(
     }
     let given_up = state.set_sends(sends);
     if given_up > 0 {
-        tracing::warn!(sends = given_up, "unacknowledged frames given up for their number");
+        tracing::warn!(
+            sends = given_up,
+            "the oldest unacknowledged frames are given up: too many bytes"
+        );
     }
     driver.publisher.withdraw();
     Ok(FrozenState { state, sockets: descriptors })

@@ -220,7 +220,15 @@ impl SavedAdapter {
         let sends = self.sends.iter().flatten().count();
         let routes: usize = self.peers.iter().map(|peer| peer.routes.len()).sum();
         let (peers, interfaces) = (self.peers.len(), self.host.interfaces.len());
-        (64 << 10) + sends * 256 + peers * (32 << 10) + (routes + interfaces) * (8 << 10)
+        let pairs = self.host.sources.len() + self.host.ways.len();
+        let sessions = self.peers.iter().flat_map(|peer| &peer.sessions);
+        let partial: usize = sessions.map(SavedSession::partial_packet_bytes).sum();
+        (64 << 10)
+            + (sends + pairs) * 256
+            + peers * (32 << 10)
+            + (routes + interfaces) * (8 << 10)
+            // Up to three digits and a comma for each byte.
+            + partial * 4
     }
 
     /// Reads the state, and wipes the memory it was in.
@@ -297,7 +305,7 @@ mod tests {
         assert!(left.iter().all(|byte| *byte == 0), "no key stays in it");
     }
 
-    const PEER: PeerId = PeerId(3);
+    const TEST_PEER: PeerId = PeerId(3);
 
     /// A state with one of everything.
     fn whole_state() -> SavedAdapter {
@@ -306,7 +314,7 @@ mod tests {
         let mut engine = Engine::new(config);
         let end = |host: u8| SocketAddr::from(([10, 0, 0, host], 3343));
         let spec = RouteSpec {
-            peer: PEER,
+            peer: TEST_PEER,
             real_local: end(1),
             real_remote: end(2),
             virtual_local: end(1).ip(),
@@ -317,14 +325,14 @@ mod tests {
             transport: Transport::Udp,
         };
         for input in [
-            EngineInput::AddPeer(PEER),
+            EngineInput::AddPeer(TEST_PEER),
             EngineInput::AddRoute { id: RouteId(9), spec: spec.clone() },
-            EngineInput::SessionUp { peer: PEER, boot_id: 42 },
+            EngineInput::SessionUp { peer: TEST_PEER, boot_id: 42 },
         ] {
             engine.on_input(Time::from_millis(5), input).unwrap();
         }
         let session = Session::new(SessionParams {
-            peer: PEER,
+            peer: TEST_PEER,
             peer_addrs: VirtualAddrs::derive_from_key(&NodeKey([1; 32])),
             local_id: 5,
             remote_id: 6,
@@ -333,7 +341,7 @@ mod tests {
             tx_secret: [1; 32],
             rx_secret: [2; 32],
         });
-        let mut peer = SavedPeerEntry::new(NodeKey([8; 32]), engine.save_peer(PEER).unwrap());
+        let mut peer = SavedPeerEntry::new(NodeKey([8; 32]), engine.save_peer(TEST_PEER).unwrap());
         peer.sessions = vec![session.to_saved()];
         peer.ranks = vec![SessionRank {
             local_id: 5,
@@ -396,7 +404,7 @@ mod tests {
         let session = Session::from_saved(&saved.sessions[0], PeerId(0), addrs).unwrap();
         assert_eq!((session.local_id(), session.boot_id(), session.peer()), (5, 42, PeerId(0)));
         assert_eq!(session.reserve_counters(1), Ok(netft_proto::session::COUNTER_RESERVE));
-        assert_eq!(saved.routes[0].planned.to_spec(PEER).unwrap().priority, Priority(7));
+        assert_eq!(saved.routes[0].planned.to_spec(TEST_PEER).unwrap().priority, Priority(7));
         assert_eq!((saved.key(), saved.engine.routes.len()), (NodeKey([8; 32]), 1));
     }
 

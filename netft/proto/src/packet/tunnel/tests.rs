@@ -11,7 +11,9 @@ use crate::{
         gro::{GroCoalescer, TunWrite},
         gso::GsoPlan,
         ip::{InnerHeaders, L4Header},
-        test_packets::{Shape, TunnelShape, VXLAN, build_tunnel, check, plain, segment_packet},
+        test_packets::{
+            Shape, TunnelShape, VXLAN_SHAPE, build_tunnel, check, plain, segment_packet,
+        },
         virtio_net::{
             GSO_NONE, GSO_TCPV4, GSO_TUNNEL_V4, GSO_TUNNEL_V6, GSO_UDP_L4, TUNNEL_VNET_HDR_LEN,
             VnetFormat, VnetHdr,
@@ -279,7 +281,7 @@ fn a_route_too_narrow_for_a_segment_gets_none() {
     }
 }
 
-/// What reaches the adapter when `packets` arrive together.
+/// Returns the writes to the adapter when `packets` arrive together.
 fn merge(packets: &[Vec<u8>], partial: bool) -> Vec<(VnetHdr, Vec<u8>)> {
     let mut buf = packets.concat();
     let mut writes = Vec::new();
@@ -302,7 +304,7 @@ fn merge(packets: &[Vec<u8>], partial: bool) -> Vec<(VnetHdr, Vec<u8>)> {
 #[test]
 fn a_super_packet_of_vxlan_fills_frames_and_comes_back_as_one_write() {
     let shape = Shape { gso_size: 1318, ..plain(false, 40 * 1318) };
-    let (hdr, packet) = build_tunnel(&VXLAN, &shape);
+    let (hdr, packet) = build_tunnel(&VXLAN_SHAPE, &shape);
     let segments = segment_packet(&hdr, &packet, ADAPTER_MTU).unwrap();
     assert_eq!(segments.len(), 40);
     assert!(segments.iter().all(|segment| segment.len() == ADAPTER_MTU), "{}", segments[0].len());
@@ -313,7 +315,7 @@ fn a_super_packet_of_vxlan_fills_frames_and_comes_back_as_one_write() {
 
 #[test]
 fn a_header_that_contradicts_the_tunnel_is_refused() {
-    let (good, packet) = build_tunnel(&VXLAN, &plain(false, 5000));
+    let (good, packet) = build_tunnel(&VXLAN_SHAPE, &plain(false, 5000));
     assert!(segment_packet(&good, &packet, usize::MAX).is_ok());
     let inside = usize::from(good.inner_l3);
     for bad in [
@@ -343,7 +345,7 @@ fn a_header_that_contradicts_the_tunnel_is_refused() {
 
 #[test]
 fn datagrams_in_a_tunnel_stay_whole() {
-    let (hdr, packet) = build_tunnel(&VXLAN, &plain(true, 5000));
+    let (hdr, packet) = build_tunnel(&VXLAN_SHAPE, &plain(true, 5000));
     let headers = 20 + 8 + 22 + 28;
     assert_eq!(segment_packet(&hdr, &packet, headers + 999), Err(DropReason::TooBig));
     assert_eq!(segment_packet(&hdr, &packet, headers + 1000).unwrap().len(), 5);

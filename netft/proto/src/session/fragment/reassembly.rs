@@ -46,6 +46,10 @@ pub(crate) struct SavedPartialPacket {
 }
 
 impl SavedPartialPacket {
+    pub(crate) fn byte_count(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn is_consistent(&self) -> bool {
         let mask = u128::from(self.received[0]) | u128::from(self.received[1]) << 64;
         self.bytes.len() == self.layout.packet_len

@@ -84,7 +84,7 @@ pub fn inherit_adapter(
         let format = attach::inherited_format(&fd, vnet_hdr).filter(|_| fits)?;
         Some(TunQueue { fd, format })
     };
-    // By a call of its own: packets wait, and netlink would list more.
+    // One ioctl, not a dump over netlink: packets wait meanwhile.
     let asked = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
     let ifindex = rustix::net::netdevice::name_to_index(&asked, name).ok()?;
     let queues: Vec<_> = descriptors.into_iter().map(as_queue).collect::<Option<_>>()?;

@@ -1,12 +1,12 @@
 //! Super-packets of UDP tunnels inside.
 
-use super::{test_packets::VXLAN, *};
+use super::{test_packets::VXLAN_SHAPE, *};
 
 #[test]
 fn a_super_packet_in_a_tunnel_arrives_as_its_segments_whatever_the_receiver() {
     for right_vnet in [true, false] {
         for (v6, checksum) in [(false, true), (true, true), (false, false)] {
-            let tunnel = TunnelShape { v6, checksum, ..VXLAN };
+            let tunnel = TunnelShape { v6, checksum, ..VXLAN_SHAPE };
             let (hdr, packet) = build_tunnel(&tunnel, &plain(false, 40_000));
             let expected = completed_tunnel(&segment_packet(&hdr, &packet, 1400).unwrap());
             let (left, right) = pair(true, right_vnet);
