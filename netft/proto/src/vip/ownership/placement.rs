@@ -52,6 +52,8 @@ pub(super) fn place_address(
         }
         let reason = if is_heard { "its owner cannot carry it" } else { "its owner is silent" };
         return match best {
+            // The wait for the silent owner's lease runs meanwhile.
+            Some(best) if is_better_unheard(policy, &best, nodes, now) => Placement::Keep,
             Some(best) => change_to(best, reason),
             // A silent owner may come back; one that cannot carry it lets it go.
             None if is_heard => Placement::Change { owner: None, reason },
@@ -79,6 +81,12 @@ pub(super) fn place_address(
 
 fn change_to(owner: String, reason: &'static str) -> Placement {
     Placement::Change { owner: Some(owner), reason }
+}
+
+/// A node that is preferred to `best` has not reported yet to a leader that has just begun.
+fn is_better_unheard(policy: &VipPolicy, best: &str, nodes: &AbleNodes, now: Time) -> bool {
+    let mut better = policy.preferred.iter().take_while(|node| *node != best);
+    better.any(|node| nodes.is_alive(node, now) && !nodes.is_heard(node, now))
 }
 
 /// The best of the eligible nodes: by the check that it follows; else by the company of other

@@ -102,6 +102,28 @@ fn a_silent_owners_address_waits_for_its_last_grant_to_end() {
 }
 
 #[test]
+fn a_new_leader_waits_for_the_report_of_a_preferred_node() {
+    let mut cluster = Cluster::new(policy(&["a", "b"], Failback::Never));
+    cluster.hear(at(1), &report("a", 1));
+    assert_eq!(cluster.decide(at(1)).as_deref(), Some("a"));
+    let new_leader = |begun: Time| {
+        let leader = OwnershipLeader::new(begun, Some(at(600)), LeaseRules::DEFAULT);
+        let (state, policies) = (cluster.state.clone(), cluster.policies.clone());
+        let mut next = Cluster { leader, state, policies, index: cluster.index };
+        next.leader.set_reachable("a", false);
+        next.hear(begun, &report("c", 1));
+        assert_eq!(next.decide(begun).as_deref(), Some("a"), "b is not heard yet");
+        next
+    };
+    let mut next = new_leader(at(700));
+    next.hear(at(701), &report("b", 1));
+    assert_eq!(next.decide(at(701)).as_deref(), Some("b"));
+    let mut next = new_leader(at(700));
+    next.leader.set_reachable("b", false);
+    assert_eq!(next.decide(at(701)).as_deref(), Some("c"), "b is dead, too");
+}
+
+#[test]
 fn a_lease_that_a_reload_shortened_is_waited_for_as_it_was_granted() {
     let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
     cluster.hear(at(1), &report("a", 1));
