@@ -14,9 +14,10 @@
 //!   loses it for longer than a burst, and the active one far less. Its own data would blur a
 //!   comparison, so it leaves the balance set first, and a return follows at once.
 //!
-//! A comparison that has no data, or whose copies the peer does not count, ends undecided. One
-//! whose evidence is void ends without a trace. A verdict waits while the path MTU of either route
-//! is being confirmed: a black hole of large frames loses all of them, and smaller ones will pass.
+//! A comparison that has no data, whose copies the peer does not count, or whose other route goes
+//! down, ends undecided. One whose evidence is void ends without a trace. A verdict waits while the
+//! path MTU of either route is being confirmed: a black hole of large frames loses all of them, and
+//! smaller ones will pass.
 //!
 //! The cost is bounded in frames: the lower the loss in question the more, 2,400 at 0.5 %, or those
 //! of 20 ms (a second for a return); in bursts more, and 20,000 at most. Loss of this node's own
@@ -92,6 +93,7 @@ struct Comparison {
     /// Losses of the active route that end the copying: more than are needed once some were only
     /// late, as the copies were faster.
     awaited_losses: u64,
+    began: Time,
     next_check: Time,
     /// Without a result by then it ends undecided.
     give_up_at: Time,
@@ -280,6 +282,8 @@ fn put_on_probation(
     (id, share): (RouteId, LossShare),
 ) {
     let active = active.and_then(|active| routes.get(&active)).filter(|route| route.is_up());
+    // Soon after a void it is not known what it loses.
+    let active = active.filter(|active| active.path_quality.data.is_observed(now));
     let here = active.map(|active| u64::from(active.path_quality.data.loss_permille(now)));
     let is_better = here.is_some_and(|here| here * CLEARLY_BETTER <= u64::from(share.permille));
     let Some(route) = routes.get_mut(&id).filter(|route| route.is_up() && is_better) else {
@@ -301,9 +305,17 @@ fn advance(
     active: Option<RouteId>,
     now: Time,
 ) -> Option<Comparison> {
-    let is_up = routes.get(&comparison.candidate).is_some_and(Route::is_up);
+    if active != Some(comparison.active) {
+        return None;
+    }
+    // One that flaps would carry copies again and again: only a hold-down would keep it from that.
+    let stays_up = |route: &Route| route.is_up() && route.derived.since <= comparison.began;
+    if !routes.get(&comparison.candidate).is_some_and(stays_up) {
+        end_undecided(routes, now, &comparison);
+        return None;
+    }
     let ends = comparison.ends();
-    if active != Some(comparison.active) || !is_up || comparison.epochs != epochs(routes, ends) {
+    if comparison.epochs != epochs(routes, ends) {
         return None;
     }
     let settle = SETTLE_TIME + round_trips(routes, &comparison);
@@ -474,6 +486,7 @@ impl Comparison {
             latest: None,
             active_counts: [None; 2],
             awaited_losses: needed_losses(share),
+            began: now,
             next_check: now + REFRESH_INTERVAL,
             give_up_at: now + give_up,
             epochs: epochs(routes, [active, candidate]),

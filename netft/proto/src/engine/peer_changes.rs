@@ -148,7 +148,7 @@ pub(crate) fn replace_spec(peer: &mut Peer, now: Time, id: RouteId, spec: RouteS
     change_route(peer, now, id, change);
     if let Some(route) = peer.routes.get_mut(&id) {
         if route.spec.transport != spec.transport {
-            route.path_quality.data.void_evidence();
+            route.path_quality.data.void_evidence(now);
             route.path_quality.data.reopen(now);
         }
         route.spec = spec;
@@ -168,7 +168,7 @@ pub(crate) fn set_learned_remote(
     let from = std::mem::replace(&mut route.spec.real_remote, remote);
     route.spec.attributes.0 |= Attributes::LEARNED;
     route.mtu.suspect_black_hole(now);
-    route.path_quality.data.void_evidence();
+    route.path_quality.data.void_evidence(now);
     // The peer has received nothing since its address changed.
     route.requests.request_by(now);
     let (peer, from) = (peer.id, Some(from));

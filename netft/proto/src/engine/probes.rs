@@ -136,7 +136,7 @@ fn update_path_mtu(
     let after = (route.mtu.datagram_size(), route.mtu.packet_size());
     // Frames of a size that the path does not carry were lost for their size.
     if after.0 < before.0 {
-        route.path_quality.data.void_evidence();
+        route.path_quality.data.void_evidence(now);
     }
     let (id, peer) = (route.id, route.spec.peer);
     if let Some(datagram) = after.0.filter(|_| before.0 != after.0) {

@@ -353,7 +353,7 @@ impl Engine {
             }
             EngineInput::SegmentationChanged(route) => {
                 self.update_route(now, route, |route, _, _| {
-                    route.path_quality.data.void_evidence();
+                    route.path_quality.data.void_evidence(now);
                     route.path_quality.data.reopen(now);
                 });
             }

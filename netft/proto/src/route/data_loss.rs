@@ -56,6 +56,9 @@ pub(crate) struct DataQuality {
     rest_until: Option<Time>,
     /// Number of the epoch: evidence of those before is void.
     epoch: u32,
+    /// When the epoch began.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    epoch_began: Time,
 }
 
 /// The route lost a comparison.
@@ -138,9 +141,15 @@ impl DataQuality {
         self.epoch
     }
 
+    /// Returns whether the epoch is older than a report can be: no loss is none then.
+    pub(crate) fn is_observed(&self, now: Time) -> bool {
+        now.since(self.epoch_began) >= REPORT_LIFETIME
+    }
+
     /// Begins an epoch: a change explains what was lost before.
-    pub(crate) fn void_evidence(&mut self) {
+    pub(crate) fn void_evidence(&mut self, now: Time) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.epoch_began = now;
         self.reported = None;
         self.forget_evidence();
         self.audit = ArrivalAudit::default();

@@ -242,7 +242,7 @@ impl Route {
         let from = self.derived.update(now, &facts)?;
         self.suspicion.clear();
         if from == RouteState::Up || self.is_up() {
-            self.path_quality.data.void_evidence();
+            self.path_quality.data.void_evidence(now);
         }
         Some(from)
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     engine::RouteTally,
     loss_detection::{DataLoss, DeliveryCounts, LossShare},
+    route::{peer_route::Route, routes::RouteMap, select::choose_route},
 };
 
 fn data_loss(route: u32, permille: u16) -> EngineInput {
@@ -195,4 +196,89 @@ fn a_route_that_loses_no_more_than_the_active_one_stays() {
     }
     let row = rig.engine.forwarding(PEER).unwrap();
     assert_eq!(row.balance_set, [RouteId(1), RouteId(2)]);
+}
+
+/// What the active route loses is not known soon after a void: the other one is no worse for that.
+#[test]
+fn a_void_of_the_active_route_proves_it_no_better() {
+    let mut rig = Rig::up(2);
+    let balanced = |rig: &Rig| rig.engine.forwarding(PEER).unwrap().balance_set.clone();
+    let lose = |rig: &mut Rig, routes: &[u32], rounds: u32| {
+        for _ in 0..rounds {
+            rig.pass(Duration::from_millis(20));
+            rig.hear_all(2);
+            routes.iter().for_each(|route| rig.input(data_loss(*route, 30)));
+        }
+    };
+    lose(&mut rig, &[], 100);
+    lose(&mut rig, &[1, 2], 20);
+    assert_eq!(balanced(&rig), [RouteId(1), RouteId(2)], "they lose alike");
+    rig.input(EngineInput::SegmentationChanged(RouteId(1)));
+    lose(&mut rig, &[2], 40);
+    assert_eq!(balanced(&rig), [RouteId(1), RouteId(2)], "0.8 s prove nothing");
+    lose(&mut rig, &[2], 20);
+    assert_eq!(balanced(&rig), [RouteId(1)], "a second without loss does");
+}
+
+/// A route goes down and comes up at once.
+fn flap(rig: &mut Rig, route: u32) {
+    rig.pass(Duration::from_millis(10));
+    rig.fault(route);
+    let cleared = EngineInput::FaultCleared { route: RouteId(route), reason: Reason::CarrierLost };
+    rig.input(cleared);
+    (0..2).for_each(|_| rig.hear_all(2));
+    assert_eq!(rig.state(route), RouteState::Up);
+}
+
+/// Without a hold-down nothing else keeps it from being compared, and from carrying copies, again.
+#[test]
+fn a_candidate_that_flaps_rests() {
+    let mut rig = losing_pair();
+    let mtu_raise = HOLD;
+    rig.input(EngineInput::Configure { hold: Duration::ZERO, history: 4, mtu_raise });
+    for rest in [1000, 2000] {
+        flap(&mut rig, 2);
+        let again = (20..10_000).step_by(20).find(|_| {
+            rig.pass(Duration::from_millis(20));
+            rig.hear_all(2);
+            rig.input(data_loss(1, 100));
+            !compared(&rig).is_empty()
+        });
+        let again = again.expect("compared again");
+        assert!((rest..=rest + 40).contains(&again), "{again} ms after the flap, rest {rest} ms");
+    }
+}
+
+#[test]
+fn a_convicted_route_that_flaps_is_compared_later() {
+    let mut rig = losing_member();
+    rig.pass(Duration::from_millis(20));
+    assert_eq!(compared(&rig), [(PEER, RouteId(2))]);
+    flap(&mut rig, 2);
+    for ms in (20..9000).step_by(20) {
+        rig.pass(Duration::from_millis(20));
+        rig.hear_all(2);
+        // A return looks at its routes every 250 ms.
+        assert!(ms <= 300 || compared(&rig).is_empty(), "{ms} ms after the flap");
+    }
+}
+
+/// Data left routes 2 and 3 for what they lose, and route 1 is held down after a loss.
+#[test]
+fn data_does_not_go_back_for_its_rank_to_a_route_that_it_left() {
+    let now = Time::from_millis(5000);
+    let mut routes = RouteMap::default();
+    for number in 1..=3 {
+        let mut route = Route::new(RouteId(number), spec(PEER, number), now, 0);
+        route.derived.state = RouteState::Up;
+        route.path_quality.browned_out = number > 1;
+        if number == 1 {
+            route.hold_down.on_lost(now);
+            route.hold_down.on_up(now, HOLD);
+        }
+        routes.insert(route);
+    }
+    let chosen = |at| choose_route(&routes, Some(RouteId(3)), at).route;
+    assert_eq!(chosen(now), Some(RouteId(3)));
+    assert_eq!(chosen(now + HOLD), Some(RouteId(1)));
 }
