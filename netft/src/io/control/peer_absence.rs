@@ -67,8 +67,13 @@ impl Component for AbsentPeers {
             if absent.silence.update(now, status.heard, after) {
                 actions.push(Action::Emit(EventKind::RemoteGone { peer, after }));
             }
-            if absent.unrouted.update(now, status.reachable, unreachable_after) {
-                actions.push(Action::RebuildTable("a peer is unreachable for its time"));
+            let was_unreachable = absent.unrouted.is_gone();
+            absent.unrouted.update(now, status.reachable, unreachable_after);
+            // A longer `failover.unreachable` ends the answers. A route that comes up has the table
+            // built anyway.
+            if !status.reachable && absent.unrouted.is_gone() != was_unreachable {
+                actions
+                    .push(Action::RebuildTable("a peer is unreachable for its time, or not yet"));
             }
         }
         let due = |peer: &AbsentPeer| {
@@ -118,5 +123,24 @@ mod tests {
         assert_eq!(unreachable.len(), 2);
         assert!(absent.is_unreachable(PeerId(0)) && absent.is_unreachable(PeerId(1)));
         assert!(absent.is_gone(PeerId(1)) && absent.next_wake().is_none());
+    }
+
+    #[test]
+    fn a_time_that_is_raised_while_a_peer_is_unreachable_ends_its_answers() {
+        let mut node = TestNode::new(1);
+        node.config.failover.gone_after = Duration::from_secs(60);
+        node.config.failover.unreachable_after = Duration::from_secs(1);
+        let mut absent = AbsentPeers::default();
+        let mut rebuilt = Vec::new();
+        for at in (0..6000).step_by(10).map(Time::from_millis) {
+            if at == Time::from_millis(2000) {
+                node.config.failover.unreachable_after = Duration::from_secs(4);
+            }
+            for action in due_actions(&mut absent, at, &node) {
+                assert!(matches!(action, Action::RebuildTable(_)), "{action:?}");
+                rebuilt.push((at.as_millis(), absent.is_unreachable(PeerId(0))));
+            }
+        }
+        assert_eq!(rebuilt, [(1000, true), (2000, false), (4000, true)]);
     }
 }
