@@ -45,6 +45,8 @@ pub struct DhcpClient {
     lease: Option<DhcpLease>,
     /// The offer that was taken: address and server.
     offer: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// The server that refused the remembered lease, which is another's.
+    refused_by: Option<Ipv4Addr>,
     /// The last address: a server is asked for it first.
     hint: Option<Ipv4Addr>,
     xid: u32,
@@ -68,6 +70,7 @@ impl DhcpClient {
             state: DhcpState::Stopped,
             lease: None,
             offer: None,
+            refused_by: None,
             hint: None,
             xid: 0,
             attempts: 0,
@@ -162,6 +165,7 @@ impl DhcpClient {
     fn enter(&mut self, now: Time, state: DhcpState) {
         self.state = state;
         self.attempts = 0;
+        self.refused_by = None;
         self.asked = now;
         self.xid = self.random.next_number() as u32;
     }
@@ -273,8 +277,13 @@ impl DhcpClient {
                 self.transmit(now);
             }
             DhcpState::Requesting if self.attempts >= REQUEST_ATTEMPTS => self.discover(now),
-            // RFC 2131 section 3.2, 3: without an answer, for the rest of the lease.
-            DhcpState::Rebooting if self.attempts >= REQUEST_ATTEMPTS => self.settle(),
+            DhcpState::Rebooting if self.attempts >= REQUEST_ATTEMPTS => {
+                match (self.refused_by, self.lease) {
+                    (Some(server), Some(lease)) => self.on_refusal(now, lease.addr, server),
+                    // RFC 2131 section 3.2, 3: without an answer, for the rest of the lease.
+                    _ => self.settle(),
+                }
+            }
             DhcpState::Requesting | DhcpState::Rebooting => self.transmit(now),
             DhcpState::Bound => {
                 self.enter(now, DhcpState::Renewing);
@@ -354,6 +363,13 @@ impl DhcpClient {
             return Err(IgnoreReason::OtherServer);
         }
         if reply.kind == DhcpReplyKind::Nak {
+            // The request is broadcast, and a server that does not know the lease may refuse it
+            // (RFC 2131 section 3.2, 4). The one that gave it is heard first.
+            let is_foreign = self.lease.is_some_and(|lease| lease.server != server);
+            if self.state == DhcpState::Rebooting && is_foreign {
+                self.refused_by = Some(server);
+                return Err(IgnoreReason::OtherServer);
+            }
             self.on_refusal(now, addr, server);
             return Ok(());
         }

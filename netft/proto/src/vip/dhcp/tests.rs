@@ -242,6 +242,38 @@ fn a_refusal_ends_the_use_at_once_in_every_state() {
     }
 }
 
+/// A server that does not know the lease hears the broadcast request, too.
+#[test]
+fn another_servers_refusal_counts_once_the_one_that_gave_the_lease_is_silent() {
+    let lease = *TestClient::bound(1).client.lease().expect("a lease");
+    let refused = || {
+        let mut test = TestClient::new(2);
+        test.input(DhcpInput::Start(Some(lease)));
+        let refusal = test.answer(DhcpReplyKind::Nak, Ipv4Addr::UNSPECIFIED);
+        let foreign = DhcpReply { server: Some(OTHER_SERVER), ..refusal };
+        test.ignores(foreign, false, IgnoreReason::OtherServer);
+        test
+    };
+    let mut test = refused();
+    test.reply(DhcpReplyKind::Ack, LEASED_ADDR);
+    assert_eq!(test.client.state(), DhcpState::Bound);
+    // Nor does it count in a later transaction.
+    test.wake();
+    assert_eq!(test.client.lease().map(|lease| lease.addr), Some(LEASED_ADDR));
+    let mut test = refused();
+    let start = test.now;
+    let actions = loop {
+        let actions = test.wake();
+        if test.client.state() != DhcpState::Rebooting {
+            break actions;
+        }
+    };
+    let lost = matches!(&actions[0], DhcpAction::Lost(why) if why.contains("10.1.0.2 refuses"));
+    assert!(lost, "{actions:?}");
+    assert!(test.now.since(start) > Duration::from_secs(50), "four requests");
+    assert_eq!(sent(&actions).kind, DhcpRequestKind::Discover);
+}
+
 #[test]
 fn a_server_that_offers_and_refuses_is_not_asked_in_a_loop() {
     let mut test = TestClient::new(3);
