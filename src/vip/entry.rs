@@ -214,7 +214,8 @@ impl VipEntry {
     pub(super) fn next_wake(&self) -> Option<Time> {
         let renewal = self.wish.map(|wish| wish.next_renewal);
         let dhcp = self.dhcp.as_ref().and_then(AssignedAddress::next_wake);
-        self.machine.next_wake().into_iter().chain(renewal).chain(dhcp).min()
+        let external = self.external.lease.next_wake();
+        self.machine.next_wake().into_iter().chain(renewal).chain(dhcp).chain(external).min()
     }
 
     /// The next action of its machine.

@@ -247,6 +247,7 @@ impl VipService {
             let time = now();
             for entry in self.entries.values_mut() {
                 entry.renew_if_due(time);
+                entry.external.lease.note_running(time);
                 if entry.machine.next_wake().is_some_and(|wake| wake <= time) {
                     entry.input(time, VipInput::Timer);
                 }

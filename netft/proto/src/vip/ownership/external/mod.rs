@@ -6,7 +6,7 @@
 //! unless every other node says that it holds none. The manager's part: it has a node start an
 //! address only once the last proof of the former owner lies in the past, which a quorum gives.
 //! A former owner that is back with a running lease proves anew, so it asks the others, too, and a
-//! node that is about to start says so.
+//! node that is about to start says so; one that was paused meanwhile waits anew.
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +22,8 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time from the question of a start to its end. An owner whose own question found this
 /// node silent meanwhile has waited longer.
 const START_LIMIT: Duration = Duration::from_millis(1900);
+/// How often a node that is about to start notes that it runs.
+const RUN_NOTE_INTERVAL: Duration = Duration::from_millis(500);
 /// Time for which a start waits for answers.
 pub const START_ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 
@@ -61,6 +63,14 @@ struct PendingStart {
     /// From when an earlier owner's last lease is counted.
     first: Time,
     last: Time,
+    /// When this node last noted that it runs.
+    ran: Time,
+}
+
+impl PendingStart {
+    const fn new(now: Time) -> Self {
+        Self { first: now, last: now, ran: now }
+    }
 }
 
 /// The lease of one address on one node.
@@ -86,11 +96,30 @@ impl ExternalLease {
         self.pending.filter(|pending| now < pending.last + START_RETRY)
     }
 
+    /// Notes that this node runs. While it did not, an owner that was back may have found it silent
+    /// and renewed its lease: the wait for that begins anew.
+    pub fn note_running(&mut self, now: Time) {
+        if let Some(pending) = &mut self.pending {
+            if now >= pending.ran + START_LIMIT {
+                pending.first = now;
+            }
+            pending.ran = now;
+        }
+    }
+
+    /// When [`note_running`](Self::note_running) is due.
+    pub fn next_wake(&self) -> Option<Time> {
+        let pending = self.pending?;
+        let due = pending.ran + RUN_NOTE_INTERVAL;
+        (due < pending.last + START_RETRY).then_some(due)
+    }
+
     /// Begins a try to start, before the other nodes are asked: of two nodes that try at once, at
     /// least one hears of the other.
     pub fn begin_start(&mut self, now: Time) {
+        self.note_running(now);
         let first = self.pending_at(now).map_or(now, |pending| pending.first);
-        self.pending = Some(PendingStart { first, last: now });
+        self.pending = Some(PendingStart { first, ..PendingStart::new(now) });
     }
 
     /// Ends a try to start with the answers of all other nodes.
@@ -100,6 +129,7 @@ impl ExternalLease {
         order: ExternalOrder,
         others: &[ExternalAnswer],
     ) -> StartAnswer {
+        self.note_running(now);
         let end = order.asked + order.lease;
         if end <= now {
             return StartAnswer::Refused("the order is older than a lease".to_owned());
@@ -120,7 +150,7 @@ impl ExternalLease {
                 ExternalAnswer::Free => {}
                 ExternalAnswer::Busy(name) => {
                     // It may be silent at the next try, and hold what it holds.
-                    self.pending = Some(PendingStart { first: now, last: now });
+                    self.pending = Some(PendingStart::new(now));
                     return StartAnswer::Wait(format!("{name} has it, or is about to take it"));
                 }
                 ExternalAnswer::Silent(name) => silent.push(name.as_str()),

@@ -74,6 +74,43 @@ fn an_owner_gives_way_to_a_node_that_is_about_to_start_and_late_answers_count_fo
     assert!(matches!(late, StartAnswer::Wait(_)), "{late:?}");
 }
 
+/// The owner is cut off, is back and proves its lease anew while the node that is about to start is
+/// paused, and is cut off again.
+#[test]
+fn a_node_that_was_paused_waits_for_what_an_owner_renewed_meanwhile() {
+    let silent = |name: &str| [ExternalAnswer::Silent(name.to_owned())];
+    let mut owner = started(at(0));
+    let mut next = ExternalLease::default();
+    next.begin_start(at(500));
+    let waits = next.on_start(at(2_000), order(at(400)), &silent("a"));
+    assert!(matches!(waits, StartAnswer::Wait(_)), "{waits:?}");
+    assert_eq!(owner.on_renewal(at(5_000), order(at(3_000)), &silent("b")), Ok(at(13_000)));
+    let granted_at = (5_200..30_000).step_by(1_000).map(at).find(|now| {
+        next.begin_start(*now);
+        matches!(next.on_start(*now, order(*now), &silent("a")), StartAnswer::Granted(_))
+    });
+    assert_eq!(granted_at, Some(at(16_200)), "a lease after it went on");
+}
+
+/// The daemon notes by itself that it runs, so that the agent's pauses between tries are none.
+#[test]
+fn slow_tries_of_a_node_that_runs_are_one_wait() {
+    let silent = [ExternalAnswer::Silent("a".to_owned())];
+    let mut lease = ExternalLease::default();
+    let granted_at = (0..30_000).step_by(100).map(at).find(|now| {
+        if lease.next_wake().is_some_and(|wake| wake <= *now) {
+            lease.note_running(*now);
+        }
+        if !now.since(at(0)).as_millis().is_multiple_of(4_000) {
+            return false;
+        }
+        lease.begin_start(*now);
+        matches!(lease.on_start(*now, order(*now), &silent), StartAnswer::Granted(_))
+    });
+    assert_eq!(granted_at, Some(at(12_000)));
+    assert_eq!(lease.next_wake(), None);
+}
+
 /// A node of the simulation. Times are real milliseconds.
 struct SimNode {
     /// Parts per million by which its clock is wrong.
@@ -150,6 +187,11 @@ impl Simulation {
         self.break_things(now);
         self.manage(now);
         for node in 0..self.nodes.len() {
+            let one = &mut self.nodes[node];
+            let time = one.clock(now);
+            if one.runs(now) && one.lease.next_wake().is_some_and(|wake| wake <= time) {
+                one.lease.note_running(time);
+            }
             self.run_agent(node, now);
             self.run_daemon(node, now);
         }
