@@ -9,7 +9,9 @@ mod open;
 mod reconfigure;
 
 use std::{
+    collections::BTreeSet,
     io,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -65,6 +67,8 @@ pub struct Adapter {
     advertisements: watch::Receiver<Advertisements>,
     /// The addresses behind the peers' names.
     resolved: watch::Receiver<ResolvedAddresses>,
+    /// Peers' addresses that the kernel leads to the adapter.
+    routed: watch::Receiver<BTreeSet<IpAddr>>,
     messages: mpsc::Sender<DriverMessage>,
     events: broadcast::Sender<Event>,
     /// Attached before the first route was added (NetFT attaches its event handlers first), so

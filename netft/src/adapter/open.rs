@@ -271,6 +271,7 @@ async fn start_components(begin: Begin, resumed: Option<Resumed>) -> Result<Adap
     let load_arp = |record| ArpSettings::load(&runtime_dir, &adapter, record);
     let (config, changes) = watch::channel(config);
     let (resolved, names) = watch::channel(resolved);
+    let (routed_tx, routed) = watch::channel(BTreeSet::new());
     let resolver =
         NameResolver { config: changes.clone(), fib, driver: messages.clone(), resolved };
     let filter_guard = filter.map(|filter| FilterGuard {
@@ -293,6 +294,7 @@ async fn start_components(begin: Begin, resumed: Option<Resumed>) -> Result<Adap
         advertisements: advertisements_rx.clone(),
         resolved: names.clone(),
         bridges: bridges_tx,
+        routed: routed_tx,
         drawn_away: Vec::new(),
     };
     let mut tasks = JoinSet::new();
@@ -309,6 +311,7 @@ async fn start_components(begin: Begin, resumed: Option<Resumed>) -> Result<Adap
         config,
         advertisements: advertisements_rx,
         resolved: names,
+        routed,
         next_peer: tokio::sync::Mutex::new(next_peer),
         messages,
         events,

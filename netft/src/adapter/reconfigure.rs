@@ -1,12 +1,15 @@
 //! Another config for a running node: checked whole, then applied whole.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use netft_proto::{
     config,
     config::{Config, ConfigChange},
 };
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 
 use crate::{
     adapter::Adapter,
@@ -18,6 +21,9 @@ use crate::{
         quic::session::manager::SESSION_CLOSE_DELAY,
     },
 };
+
+/// Longest wait for the kernel's routes to new peers: the adapter may be gone at this moment.
+const KERNEL_ROUTES_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Adapter {
     /// Goes over to another config: networks, timings, hold, history, rekey, peers with their
@@ -48,8 +54,24 @@ impl Adapter {
         let new = NewConfig { config: (*config).clone(), host_state, apply: true };
         changes.extend(self.request_reconfigure(new).await?);
         *next = next_peer;
+        self.await_kernel_routes(&config).await;
         self.manager.add_new_peers(&config)?;
         Ok(changes)
+    }
+
+    /// Waits until the kernel leads every peer's address to the adapter: a session before that
+    /// would bring a peer up whose packets it cannot send. IPv6 may be disabled, and its routes are
+    /// set with those of IPv4.
+    async fn await_kernel_routes(&self, config: &Config) {
+        if !config.adapter.backend.has_device() {
+            return;
+        }
+        let addrs: Vec<_> = config.peers.iter().map(|peer| IpAddr::from(peer.addrs.v4)).collect();
+        let mut routed = self.routed.clone();
+        let is_routed = routed.wait_for(|routed| addrs.iter().all(|addr| routed.contains(addr)));
+        if timeout(KERNEL_ROUTES_TIMEOUT, is_routed).await.is_err() {
+            tracing::debug!("the kernel lacks routes to new peers");
+        }
     }
 
     /// Returns the changes that [`reconfigure`](Self::reconfigure) would make; changes nothing.

@@ -60,6 +60,8 @@ pub(crate) struct NetlinkWatcher {
     pub resolved: watch::Receiver<ResolvedAddresses>,
     /// Names of the container bridges, for the packet filter.
     pub bridges: watch::Sender<BTreeSet<String>>,
+    /// Peers' addresses that the kernel leads to the adapter.
+    pub routed: watch::Sender<BTreeSet<IpAddr>>,
     /// Peers' addresses whose packets would leave by another interface, as last reported.
     pub drawn_away: Vec<IpAddr>,
 }
@@ -81,6 +83,7 @@ impl NetlinkWatcher {
             if !self.reconcile_adapter(&config).await {
                 return;
             }
+            self.publish_routed();
             let advertisements = self.advertisements.borrow_and_update().clone();
             let resolved = self.resolved.borrow_and_update().clone();
             let peer_inputs = (&advertisements, &resolved);
@@ -140,6 +143,17 @@ impl NetlinkWatcher {
                 }
             }
         }
+    }
+
+    fn publish_routed(&self) {
+        let Some(reconciler) = &self.reconciler else { return };
+        self.routed.send_if_modified(|known| {
+            let is_changed = known != reconciler.routed_addrs();
+            if is_changed {
+                known.clone_from(reconciler.routed_addrs());
+            }
+            is_changed
+        });
     }
 
     /// Keeps the way to the peers through the adapter, whatever policy rules other programs set.

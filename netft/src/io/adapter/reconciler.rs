@@ -59,6 +59,8 @@ pub struct AdapterReconciler {
     notices: NoticeSet,
     /// The adapter whose speed was set last, and the speed.
     reported_speed: Option<(u32, Option<u32>)>,
+    /// Peers' addresses that the kernel has a route to, as last read.
+    routed: BTreeSet<IpAddr>,
 }
 
 impl AdapterReconciler {
@@ -71,7 +73,13 @@ impl AdapterReconciler {
             backoff: RepairBackoff::default(),
             notices: NoticeSet::default(),
             reported_speed: None,
+            routed: BTreeSet::new(),
         }
+    }
+
+    /// Peers' addresses that the kernel leads to the adapter, as of the last check.
+    pub fn routed_addrs(&self) -> &BTreeSet<IpAddr> {
+        &self.routed
     }
 
     /// Notices since the last call that still hold.
@@ -173,6 +181,7 @@ impl AdapterReconciler {
                 }
             };
             self.notices.record(find_notices(&self.desired, &adapter));
+            self.routed = routes.iter().map(|route| route.addr).collect();
             let repairs = find_repairs(&self.desired, &adapter, &routes);
             if repairs.is_empty() {
                 return if report.repairs.is_empty() {
