@@ -81,7 +81,8 @@ impl RunningVips {
         let mut tasks = JoinSet::new();
         tasks.spawn(service.run());
         tasks.spawn(forward_reports(Arc::clone(node), report_rx));
-        tasks.spawn(keep_names(Arc::clone(node), handle.clone(), names, reports.clone()));
+        let desk = (Arc::clone(&book), names);
+        tasks.spawn(keep_names(Arc::clone(node), handle.clone(), desk, reports.clone()));
         tasks.spawn(tell_peers(Arc::clone(node), for_peers));
         tasks.spawn(answer_peers(Arc::clone(node), handle.clone(), Arc::clone(&book), ask));
         tasks.spawn(follow_partners(Arc::clone(node), book, asked, reports));

@@ -47,9 +47,14 @@ pub async fn carry_out_agent_order(
     handle.take_external(vip, ExternalStep::End(order, answers)).await
 }
 
-/// Asks a node whether it has an address. It is silent only after the time limit: until then it may
-/// be reached again.
-async fn ask_free(peers: &impl VipPeers, node: &str, vip: &str, limit: Duration) -> ExternalAnswer {
+/// Asks a node whether it has an address, or is about to take it. It is silent only after the time
+/// limit: until then it may be reached again.
+pub async fn ask_free(
+    peers: &impl VipPeers,
+    node: &str,
+    vip: &str,
+    limit: Duration,
+) -> ExternalAnswer {
     let deadline = tokio::time::Instant::now() + limit;
     match timeout_at(deadline, query_node(peers, node, vip, WHAT_FREE)).await {
         Ok(Ok(Ok(()))) => ExternalAnswer::Free,

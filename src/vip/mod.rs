@@ -30,13 +30,13 @@ mod view;
 pub use self::{
     agent_order::AgentOrder,
     cleanup::remove_leftover_vips,
-    external::carry_out_agent_order,
+    external::{ask_free, carry_out_agent_order},
     hand_over::{
         AnsweredHandOver, HAND_OVER_TIMEOUT, HandOverRequest, VipPeers, answer_hand_over,
         ask_definitions, move_address, read_definitions,
     },
     handle::{VipCommand, VipError, VipHandle, VipReply},
-    names::{NameBoard, NameDesk},
+    names::{NameBoard, NameDesk, owner_of_answers},
     partners::{Definitions, PartnerBook, digest_of_all},
     service::{VipReport, VipService, VipServiceParts},
     view::{

@@ -1,11 +1,14 @@
 //! The names of floating addresses in DNS: what is registered, and how the last update ended.
 
-use std::sync::Mutex;
+use std::{collections::BTreeMap, sync::Mutex};
 
 use netft::{
     Time,
     config::DnsConfig,
-    vip::{DnsRecord, DnsRegistrar, DnsUpdate, GroupState, MemberState, is_registrable},
+    vip::{
+        DnsRecord, DnsRegistrar, DnsUpdate, GroupState, MemberState, is_registrable,
+        ownership::ExternalAnswer,
+    },
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -27,6 +30,8 @@ pub struct NameDesk {
     dns: DnsConfig,
     registrar: DnsRegistrar,
     members: Vec<NameMembers>,
+    /// Owners of addresses that no engine decides on, as the other nodes say.
+    asked: BTreeMap<String, MemberState>,
     /// Why the last update failed.
     error: Option<String>,
     updated_at: Option<Time>,
@@ -50,6 +55,7 @@ impl NameDesk {
             dns,
             registrar: DnsRegistrar::new(u64::from_be_bytes(seed)),
             members: Vec::new(),
+            asked: BTreeMap::new(),
             error: None,
             updated_at: None,
         }
@@ -71,6 +77,10 @@ impl NameDesk {
 
     /// Takes in the floating addresses.
     pub fn set_vips(&mut self, now: Time, vips: &[VipView]) {
+        // What others said of an address says nothing once this node had it.
+        for vip in vips.iter().filter(|vip| vip.state == "online") {
+            self.asked.remove(&vip.name);
+        }
         let members = self.dns.names.iter().map(|name| {
             let full = self.dns.full_name(name);
             let mut records = Vec::new();
@@ -92,12 +102,33 @@ impl NameDesk {
         self.registrar.set_members(now, &all);
     }
 
+    /// The members that only the other nodes know the owners of.
+    pub fn unknown_members<'v>(&self, vips: &'v [VipView]) -> Vec<&'v str> {
+        let is_member =
+            |vip: &&VipView| self.dns.names.iter().any(|name| name.members.contains(&vip.name));
+        let is_unknown = |vip: &&VipView| vip.state != "online" && vip.cause.is_none();
+        let names = vips.iter().filter(is_member).filter(is_unknown);
+        names.map(|vip| vip.name.as_str()).collect()
+    }
+
+    /// The other nodes were not asked for one of these members yet.
+    pub fn lacks_answer(&self, members: &[&str]) -> bool {
+        members.iter().any(|name| !self.asked.contains_key(*name))
+    }
+
+    /// Takes in what the other nodes say of those members.
+    pub fn set_asked(&mut self, asked: BTreeMap<String, MemberState>) {
+        self.asked = asked;
+    }
+
     fn member_state(&self, vip: &VipView) -> MemberState {
         match &vip.owner {
             _ if vip.state == "online" => MemberState::Here,
             Some(owner) if *owner != self.node => MemberState::Elsewhere,
-            // Only an engine knows of the other nodes; without one the owner alone knows.
-            _ if vip.cause.is_none() => MemberState::Unknown,
+            // Only an engine knows of the other nodes; without one they are asked.
+            _ if vip.cause.is_none() => {
+                self.asked.get(&vip.name).copied().unwrap_or(MemberState::Unknown)
+            }
             Some(_) | None => MemberState::Nobody,
         }
     }
@@ -160,6 +191,18 @@ impl NameDesk {
     }
 }
 
+/// Who has an address that is not on this node, by the words of all others.
+pub fn owner_of_answers(answers: &[ExternalAnswer]) -> MemberState {
+    let is_busy = |answer: &ExternalAnswer| matches!(answer, ExternalAnswer::Busy(_));
+    if answers.iter().any(is_busy) {
+        MemberState::Elsewhere
+    } else if answers.iter().all(|answer| *answer == ExternalAnswer::Free) {
+        MemberState::Nobody
+    } else {
+        MemberState::Unknown
+    }
+}
+
 /// One update on its way to the server.
 pub struct NameExchange(DnsConfig);
 
@@ -177,6 +220,8 @@ impl NameExchange {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn desk() -> NameDesk {
@@ -243,6 +288,39 @@ mod tests {
         assert!(desk.poll_update(now).is_some());
         assert!(desk.on_result(now, Ok(())).is_some_and(|what| what.contains("again")));
         assert_eq!(desk.to_views(now)[0].error, None);
+    }
+
+    /// F-114: the owner that added the record is dead.
+    #[test]
+    fn an_address_that_no_engine_decides_on_is_nobodys_once_every_node_says_so() {
+        let [busy, silent] =
+            [ExternalAnswer::Busy, ExternalAnswer::Silent].map(|of| of("b".into()));
+        let free = ExternalAnswer::Free;
+        let owner = owner_of_answers(&[free.clone(), busy, silent.clone()]);
+        assert_eq!(owner, MemberState::Elsewhere);
+        assert_eq!(owner_of_answers(&[free.clone(), silent]), MemberState::Unknown);
+        let (mut desk, now) = (desk(), Time::from_millis(1000));
+        let vips = [
+            vip("web1", "10.1.0.80", "offline", None, None),
+            vip("web2", "10.1.0.81", "online", Some("a"), None),
+            vip("db", "10.1.0.99", "offline", None, None),
+        ];
+        assert_eq!(desk.unknown_members(&vips), ["web1"]);
+        assert!(desk.lacks_answer(&["web1"]));
+        let removed_after = |desk: &mut NameDesk, state| {
+            desk.set_asked(BTreeMap::from([("web1".to_owned(), state)]));
+            desk.set_vips(now, &vips);
+            let wake = now + Duration::from_secs(60);
+            let update = desk.poll_update(wake).map(|(_, update)| update);
+            assert_eq!(desk.on_result(wake, Ok(())), None);
+            update.map_or(0, |update| update.removed.len())
+        };
+        assert_eq!(removed_after(&mut desk, MemberState::Unknown), 0);
+        assert_eq!(removed_after(&mut desk, MemberState::Elsewhere), 0);
+        assert_eq!(removed_after(&mut desk, owner_of_answers(&[free.clone(), free])), 1);
+        assert!(!desk.lacks_answer(&["web1"]));
+        desk.set_vips(now, &[vip("web1", "10.1.0.80", "online", Some("a"), None)]);
+        assert!(desk.lacks_answer(&["web1"]), "it is of before");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use netft::{
     Time,
     config::VipConfig,
-    vip::{Partner, compare_definitions, ownership::LeaseRules},
+    vip::{Partner, PartnerState, compare_definitions, ownership::LeaseRules},
 };
 
 use super::view::PartnerView;
@@ -71,6 +71,14 @@ impl PartnerBook {
         if let Some(known) = self.lock_entries().partners.get_mut(name) {
             known.partner.set_reachable(now, is_reachable);
         }
+    }
+
+    /// A partner is not reachable, and its leases have ended.
+    pub fn is_down(&self, now: Time, name: &str) -> bool {
+        let book = self.lock_entries();
+        let lease_wait = LeaseRules::DEFAULT.wait_after_grant(book.longest_lease);
+        let state = book.partners.get(name).map(|known| known.partner.state_at(now, lease_wait).0);
+        state == Some(PartnerState::PartnerDown)
     }
 
     /// A partner told the digest of its definitions; true if they should be compared.
