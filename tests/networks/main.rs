@@ -4,10 +4,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod distance;
 mod lists;
 mod nat;
 mod reachability;
 mod relay;
 mod security;
 mod topology;
-mod two_sites;

@@ -1,10 +1,6 @@
 //! Floating addresses that the operator moves: three nodes, a client on the segment, a router and a
 //! client behind it.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
@@ -17,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     commands::{has_programs, run_ip, run_nft, run_program},
     programs, wait_until,
 };

@@ -1,9 +1,5 @@
 //! Floating addresses whose owner etcd decides on: three nodes, a client, and Debian's etcd.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     net::TcpStream,
     path::PathBuf,
@@ -12,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     commands::{has_programs, skip_without_server},
     owner_lab::{CLIENT_HOST, EVENT_DEADLINE, Fault, OwnerLab, VIP_ADDRESS},
 };

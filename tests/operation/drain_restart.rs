@@ -1,10 +1,6 @@
 //! An operator's overrides outlive the daemon: drains, routes out of use, priorities and policies,
 //! after a crash and a stop; a limit ends by itself; a damaged file and a full disk.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     path::PathBuf,
@@ -12,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use common::{NodePair, TEST_TIMEOUT};
+use crate::common::{self, NodePair, TEST_TIMEOUT};
 use netft_lab::{
     Lab,
     daemon::{ADAPTER_NAME, RouteRow},

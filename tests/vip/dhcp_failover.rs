@@ -186,20 +186,18 @@ fn partners_over_the_adapter_do_not_notice_that_routes_die() {
         assert!(before.iter().all(|found| found.len() == 1), "{before:?}");
         let (mut number, mut leases) = (0, BTreeSet::new());
         leases.insert(take_lease(&lab, folder.path(), &mut number));
-        for round in 0..2 {
-            for network in [0, 1] {
-                lab.black_hole(network).unwrap();
-                let start = Instant::now();
-                // Longer than a partner may be silent.
-                while start.elapsed() < Duration::from_secs(2 * MAX_RESPONSE_DELAY) {
-                    leases.insert(take_lease(&lab, folder.path(), &mut number));
-                }
-                lab.heal_network(network).unwrap();
-                daemons.iter_mut().for_each(|daemon| wait_usable(daemon, 2));
-                if (round, network) == (0, 0) {
-                    // The same fault under partners at physical addresses: the test can see it.
-                    control.wait_for(INTERRUPTED_STATE);
-                }
+        for network in [0, 1] {
+            lab.black_hole(network).unwrap();
+            let start = Instant::now();
+            // Longer than a partner may be silent.
+            while start.elapsed() < Duration::from_secs(2 * MAX_RESPONSE_DELAY) {
+                leases.insert(take_lease(&lab, folder.path(), &mut number));
+            }
+            lab.heal_network(network).unwrap();
+            daemons.iter_mut().for_each(|daemon| wait_usable(daemon, 2));
+            if network == 0 {
+                // The same fault under partners at physical addresses: the test can see it.
+                control.wait_for(INTERRUPTED_STATE);
             }
         }
         for node in SERVER_NODES {
@@ -207,7 +205,7 @@ fn partners_over_the_adapter_do_not_notice_that_routes_die() {
         }
         let logs = pair.servers.each_ref().map(ServerProcess::log);
         assert!(logs.iter().all(|log| !log.contains(INTERRUPTED_STATE)), "{logs:#?}");
-        assert!(leases.len() > 8, "{leases:?}");
-        println!("{} leases over 4 faults, connection {:?}", leases.len(), before[0]);
+        assert!(leases.len() > 4, "{leases:?}");
+        println!("{} leases over 2 faults, connection {:?}", leases.len(), before[0]);
     });
 }

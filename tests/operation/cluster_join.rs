@@ -1,9 +1,5 @@
 //! Nodes that join with a token: three commands make a cluster, and what must not let anybody in.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     io::Write as _,
@@ -14,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::cluster::ClusterLab;
+use crate::common::cluster::ClusterLab;
 use netft::{
     NodeKey,
     api::{

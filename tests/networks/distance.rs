@@ -2,7 +2,7 @@
 //! route may go down for it.
 //!
 //! 20 seconds, or `NETFT_SECONDS`: the figure is
-//! `NETFT_SECONDS=300 cargo test --release --test networks two_sites -- --nocapture`.
+//! `NETFT_SECONDS=300 cargo test --release --test networks distance -- --nocapture`.
 
 use std::{thread, time::Duration};
 

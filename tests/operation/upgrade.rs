@@ -1,10 +1,6 @@
 //! `netft upgrade`: the adapter outlives the process that serves it. A successor that is not ready
 //! costs nothing; one that fails later costs as much as a crash.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -14,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use common::{NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
+use crate::common::{
+    self, NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive,
+};
 use futures_util::TryStreamExt;
 use netft_lab::{
     Lab, Moment,

@@ -1,12 +1,8 @@
 //! Clusters with a roster: changes reach every node, removed nodes are out, whatever is cut or off.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::fs;
 
-use common::cluster::ClusterLab;
+use crate::common::cluster::ClusterLab;
 use netft_lab::in_namespace;
 
 #[test]

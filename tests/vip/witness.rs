@@ -1,13 +1,9 @@
 //! Floating addresses of two nodes whose third vote is a witness, which has no adapter, no TUN
 //! driver and no capability.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{path::Path, thread, time::Duration};
 
-use common::{
+use crate::common::{
     commands::{has_programs, run_ip},
     owner_lab::{Fault, OwnerLab, VIP_ADDRESS},
     wait_until,

@@ -30,7 +30,7 @@ const CLOSED_PORT: u16 = 7000;
 /// Longest wait for what must happen; nothing is asserted about it.
 const WAIT_LIMIT: Duration = Duration::from_secs(90);
 /// Shortest lease that the tests ask of a server: T1 comes after half of it.
-const SHORT_LEASE: u32 = 20;
+const SHORT_LEASE: u32 = 15;
 
 struct DhcpLab {
     daemons: Vec<Option<Daemon>>,

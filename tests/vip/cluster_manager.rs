@@ -2,10 +2,6 @@
 //! `scripts/ocf/netft-vip`: three nodes and a client. Corosync runs on every node over netft's
 //! adapter, Pacemaker on two.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -15,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     commands::{has_programs, skip_without_server},
     owner_lab::{CLIENT_HOST, Fault, OwnerLab, VIP_ADDRESS},
 };
@@ -229,10 +225,7 @@ impl ManagedLab {
         }
         let start = |node: usize| ClusterNode::start(&test, node, folder.join(node.to_string()));
         let this = Self { cluster: (0..3).map(start).collect(), test };
-        this.wait("the cluster", |this| {
-            let listed = this.cluster[0].run("crm_mon -1")?;
-            listed.contains("Online: [ a b ]").then_some(())
-        });
+        this.await_both_nodes();
         this.cluster[0].run(CLUSTER_SETTINGS).unwrap();
         this
     }
@@ -255,77 +248,97 @@ impl ManagedLab {
         }
     }
 
+    /// Waits until Pacemaker has both of its nodes.
+    fn await_both_nodes(&self) {
+        self.wait("both nodes", |this| {
+            let listed = this.cluster[0].run("crm_mon -1")?;
+            listed.contains("Online: [ a b ]").then_some(())
+        });
+    }
+
     /// Waits until a node that `is_good` answers.
     fn await_owner(&self, is_good: impl Fn(u8) -> bool) -> u8 {
         self.wait("an owner", |this| this.test.ask_once().filter(|owner| is_good(*owner)))
     }
+
+    /// Waits until some node answers, and its start is over: Pacemaker does not try a node again
+    /// whose start failed.
+    fn await_started(&self) -> u8 {
+        let owner = self.await_owner(|_| true);
+        let started = format!("Started {}", self.test.site.name(usize::from(owner)));
+        self.wait("the end of the start", |this| {
+            this.cluster[usize::from(owner)].run("crm_mon -1")?.contains(&started).then_some(())
+        });
+        owner
+    }
 }
 
-/// F-72: a planned move, an owner whose manager is stopped, one that is cut off from everything,
-/// and one that dies with its manager; at no time two owners.
-#[test]
-fn f_72_pacemaker_moves_the_address_and_two_nodes_never_answer() {
-    in_namespace_for(
-        "f_72_pacemaker_moves_the_address_and_two_nodes_never_answer",
-        TEST_LIMIT,
-        || {
-            if !has_programs(&["nft", "ip"]) || !has_cluster() {
-                return;
-            }
+/// Runs a test with the cluster, where its programs are.
+fn with_cluster(name: &str, body: impl FnOnce(ManagedLab)) {
+    in_namespace_for(name, TEST_LIMIT, || {
+        if has_programs(&["nft", "ip"]) && has_cluster() {
             let folder = tempfile::tempdir().unwrap();
-            let mut lab = ManagedLab::start(folder.path());
-            let owner = lab.await_owner(|_| true);
-            println!("n{owner} has it");
+            body(ManagedLab::start(folder.path()));
+        }
+    });
+}
 
-            let begun = Instant::now();
-            let next = 1 - owner;
-            let name = lab.test.site.name(usize::from(next)).to_owned();
-            lab.cluster[0]
-                .run(&format!("crm_resource --resource web --move --node {name}"))
-                .unwrap();
-            lab.await_owner(|number| number == next);
-            println!("moved to n{next} after {:?}", begun.elapsed());
-            lab.cluster[0].run("crm_resource --resource web --clear").unwrap();
-            let why = lab.test.run_netft(usize::from(next), &["vip", "why", "web"]);
-            assert!(why.contains("the cluster manager started it here"), "{why}");
+/// F-72: a planned move, and an owner whose manager is stopped; at no time two owners.
+#[test]
+fn f_72_pacemaker_moves_the_address_and_a_stopped_manager_loses_it() {
+    with_cluster("f_72_pacemaker_moves_the_address_and_a_stopped_manager_loses_it", |lab| {
+        let owner = lab.await_started();
+        println!("n{owner} has it");
 
-            // Its monitor renews the lease.
-            thread::sleep(Duration::from_secs(2 * LEASE_SECONDS));
-            assert_eq!(lab.test.ask_once(), Some(next));
-            let why = lab.test.run_netft(usize::from(next), &["vip", "why", "web"]);
-            assert!(!why.contains("without a renewal"), "{why}");
+        let begun = Instant::now();
+        let next = 1 - owner;
+        let name = lab.test.site.name(usize::from(next)).to_owned();
+        lab.cluster[0].run(&format!("crm_resource --resource web --move --node {name}")).unwrap();
+        lab.await_owner(|number| number == next);
+        println!("moved to n{next} after {:?}", begun.elapsed());
+        lab.cluster[0].run("crm_resource --resource web --clear").unwrap();
+        let why = lab.test.run_netft(usize::from(next), &["vip", "why", "web"]);
+        assert!(why.contains("the cluster manager started it here"), "{why}");
 
-            // The manager of the owner does not run: nothing renews, the others take it for dead.
-            let (owner, begun) = (usize::from(next), Instant::now());
-            lab.cluster[owner].signal_all(Signal::STOP);
-            lab.await_owner(|number| usize::from(number) == 1 - owner);
-            println!("manager of n{owner} stopped: the other answers after {:?}", begun.elapsed());
-            lab.cluster[owner].signal_all(Signal::CONT);
-            lab.wait("both nodes", |lab| {
-                let listed = lab.cluster[0].run("crm_mon -1")?;
-                listed.contains("Online: [ a b ]").then_some(())
-            });
+        // Its monitor renews the lease.
+        thread::sleep(Duration::from_secs(LEASE_SECONDS + 2));
+        assert_eq!(lab.test.ask_once(), Some(next));
+        let why = lab.test.run_netft(usize::from(next), &["vip", "why", "web"]);
+        assert!(!why.contains("without a renewal"), "{why}");
 
-            let (owner, begun) = (1 - owner, Instant::now());
-            lab.test.inject_fault(owner, Fault::CutOff);
-            lab.await_owner(|number| usize::from(number) == 1 - owner);
-            println!("n{owner} cut off: the other answers after {:?}", begun.elapsed());
-            let why = lab.test.run_netft(1 - owner, &["vip", "why", "web"]);
-            assert!(why.contains("does not answer, and may hold a lease"), "{why}");
-            lab.test.repair(owner, Fault::CutOff);
-            lab.wait("both nodes", |lab| {
-                let listed = lab.cluster[0].run("crm_mon -1")?;
-                listed.contains("Online: [ a b ]").then_some(())
-            });
-            let why = lab.test.run_netft(owner, &["vip", "why", "web"]);
-            assert!(why.contains("interface eth0 is down"), "{why}");
+        // The manager of the owner does not run: nothing renews, the others take it for dead.
+        let (owner, begun) = (usize::from(next), Instant::now());
+        lab.cluster[owner].signal_all(Signal::STOP);
+        lab.await_owner(|number| usize::from(number) == 1 - owner);
+        println!("manager of n{owner} stopped: the other answers after {:?}", begun.elapsed());
+        lab.cluster[owner].signal_all(Signal::CONT);
+        lab.await_both_nodes();
+        lab.test.assert_one_owner(6);
+    });
+}
 
-            let (owner, begun) = (1 - owner, Instant::now());
-            lab.cluster[owner].signal_all(Signal::KILL);
-            lab.test.inject_fault(owner, Fault::Killed);
-            lab.await_owner(|number| usize::from(number) == 1 - owner);
-            println!("n{owner} dead: the other answers after {:?}", begun.elapsed());
-            lab.test.assert_one_owner(6);
-        },
-    );
+/// F-72: an owner that is cut off from everything, and one that dies with its manager; at no time
+/// two owners.
+#[test]
+fn f_72_an_owner_that_is_cut_off_or_dead_loses_the_address() {
+    with_cluster("f_72_an_owner_that_is_cut_off_or_dead_loses_the_address", |mut lab| {
+        let (owner, begun) = (usize::from(lab.await_started()), Instant::now());
+        lab.test.inject_fault(owner, Fault::CutOff);
+        lab.await_owner(|number| usize::from(number) == 1 - owner);
+        println!("n{owner} cut off: the other answers after {:?}", begun.elapsed());
+        let why = lab.test.run_netft(1 - owner, &["vip", "why", "web"]);
+        assert!(why.contains("does not answer, and may hold a lease"), "{why}");
+        lab.test.repair(owner, Fault::CutOff);
+        lab.await_both_nodes();
+        let why = lab.test.run_netft(owner, &["vip", "why", "web"]);
+        assert!(why.contains("interface eth0 is down"), "{why}");
+
+        assert_eq!(usize::from(lab.await_started()), 1 - owner);
+        let (owner, begun) = (1 - owner, Instant::now());
+        lab.cluster[owner].signal_all(Signal::KILL);
+        lab.test.inject_fault(owner, Fault::Killed);
+        lab.await_owner(|number| usize::from(number) == 1 - owner);
+        println!("n{owner} dead: the other answers after {:?}", begun.elapsed());
+        lab.test.assert_one_owner(6);
+    });
 }
