@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 fn read_document(name: &str) -> String {
     fs::read_to_string(format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -58,6 +58,66 @@ fn every_command_and_option_is_documented() {
     }
     assert!(helps.len() > 15, "the commands were not found");
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+/// The file that the examples of docs/config.md make, without those of `left_out`.
+fn file_of_examples(left_out: &[&str]) -> String {
+    let page = read_document("config.md");
+    let mut file = String::new();
+    for section in page.split("\n## `").skip(1) {
+        let (table, body) = section.split_once('`').unwrap();
+        file += &format!("{table}\n");
+        for item in body.replace("\n  ", " ").split("\n* `").skip(1) {
+            let (name, text) = item.split_once('`').unwrap();
+            let path = format!("{}.{name}", table.trim_matches(['[', ']']));
+            let (_, example) = text.split_once(" Example: `").expect("every key has an example");
+            if !left_out.contains(&path.as_str()) {
+                file += &format!("{}\n", example.trim_end().trim_end_matches("`."));
+            }
+        }
+    }
+    file
+}
+
+/// Every key that is there, each by its example, is a configuration: nobody has to guess.
+#[test]
+fn the_examples_of_the_reference_make_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("netft.toml");
+    // The files that are read for the check.
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=a"]);
+    openssl.args(["-keyout", "metrics.key", "-out", "metrics.crt"]).current_dir(folder.path());
+    let Ok(made) = openssl.output() else {
+        assert!(std::env::var_os("NETFT_REQUIRE_SERVERS").is_none(), "there is no openssl");
+        eprintln!("skipped: there is no openssl");
+        return;
+    };
+    assert!(made.status.success(), "{made:?}");
+    let mut keygen = Command::new(env!("CARGO_BIN_EXE_netft"));
+    let made = keygen.arg("keygen").arg(folder.path().join("key")).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    fs::write(folder.path().join("metrics-token"), "0123456789abcdef\n").unwrap();
+    for secret in ["metrics-token", "metrics.key"] {
+        let mode = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(folder.path().join(secret), mode).unwrap();
+    }
+    let here = format!("{}/", folder.path().display());
+    // Two keys for one thing, and the three checks, stand in place of each other.
+    for left_out in [
+        ["vip.interface", "vip.check.tcp", "vip.check.exec"].as_slice(),
+        &["vip.network", "vip.check.http", "vip.check.status", "vip.check.exec"],
+        &["vip.network", "vip.check.http", "vip.check.status", "vip.check.tcp"],
+    ] {
+        let file = file_of_examples(left_out).replace("/etc/netft/", &here);
+        assert!(file.lines().count() > 100, "{file}");
+        // The other floating address that examples name.
+        let other = "[[vip]]\nname = \"db\"\naddress = \"10.1.0.83\"\n";
+        fs::write(&path, file + other).unwrap();
+        let checked = Command::new(env!("CARGO_BIN_EXE_netftd")).arg("--check").arg(&path).output();
+        let checked = checked.unwrap();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
 }
 
 /// Holds a generated page against its file; `NETFT_WRITE_DOCS=1` writes it anew.

@@ -294,6 +294,36 @@ fn the_readme_names_every_example() {
     }
 }
 
+/// A file for a site's other services is of use only where a package brings it.
+#[test]
+fn every_file_for_other_services_is_packed() {
+    let list = fs::read_to_string(root().join("packaging/nfpm.yaml")).unwrap();
+    let sources = list.lines().filter_map(|line| line.split_once("src: "));
+    let sources: Vec<_> = sources.map(|(_, rest)| rest.split(',').next().unwrap()).collect();
+    let mut problems = Vec::new();
+    for source in &sources {
+        let whole = source.split('*').next().unwrap().trim_end_matches("LICENSE-");
+        if !source.starts_with("target/") && !root().join(whole).exists() {
+            problems.push(format!("packaging/nfpm.yaml: there is no {source}"));
+        }
+    }
+    for folder in ["packaging", "packaging/prometheus", "scripts/ocf"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            let is_packed = sources.iter().any(|source| {
+                let pattern = source.split_once('*');
+                pattern.map_or(*source == name, |(start, _)| name.starts_with(start))
+            });
+            if entry.path().is_file() && name != "packaging/nfpm.yaml" && !is_packed {
+                problems.push(format!("packaging/nfpm.yaml does not pack {name}"));
+            }
+        }
+    }
+    assert!(sources.len() > 20, "the files were not found");
+    complain(&problems);
+}
+
 /// Every document of the repository: its path and its text.
 fn documents() -> Vec<(String, String)> {
     const TOP: [&str; 5] =

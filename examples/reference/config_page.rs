@@ -55,8 +55,11 @@ fn write_key(page: &mut String, key: &ConfigKey) {
 fn value_text(key: &ConfigKey) -> String {
     match key.syntax {
         KeySyntax::Number(_) | KeySyntax::Choice(_) | KeySyntax::Flag => key.syntax.to_string(),
-        KeySyntax::Text(text) | KeySyntax::NumberOrText(_, text) => text.to_owned(),
-        KeySyntax::TextList(text) => format!("list, each {text}"),
+        KeySyntax::Text(text)
+        | KeySyntax::SecretFile(text)
+        | KeySyntax::PublicFile(text)
+        | KeySyntax::NumberOrText(_, text) => text.to_owned(),
+        KeySyntax::TextList(text) | KeySyntax::Command(text) => format!("list, each {text}"),
         KeySyntax::TextOrList(text) => format!("{text}, or a list of two"),
     }
 }

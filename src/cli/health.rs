@@ -9,6 +9,7 @@ use std::{
 use super::{
     args::{DaemonTarget, WaitArgs},
     output::StandardOutput,
+    peer::unknown_peer,
 };
 use crate::{
     control::{
@@ -97,7 +98,7 @@ pub(super) fn run_wait(args: &WaitArgs, target: &DaemonTarget) -> Result<(), Exi
 fn missing_peers(peers: &[PeerView], wanted: &[String]) -> Result<String, ExitError> {
     let unknown = wanted.iter().find(|name| peers.iter().all(|peer| peer.name != **name));
     if let Some(name) = unknown {
-        return Err(ExitError::invalid_input(format!("there is no peer {name:?}")));
+        return Err(unknown_peer(name));
     }
     let is_wanted = |peer: &&PeerView| wanted.is_empty() || wanted.contains(&peer.name);
     let missing = peers.iter().filter(is_wanted).filter(|peer| !peer.reachable).map(|peer| {

@@ -4,6 +4,7 @@ mod archive;
 mod args;
 mod cluster;
 mod cluster_args;
+mod config_secrets;
 mod drain;
 mod event_id;
 mod events;
@@ -160,6 +161,11 @@ fn run_routes(
 ) -> Result<(), ExitError> {
     let (mut text, mut routes) = client.request_json::<RouteList>("GET", "/v1/routes", "")?;
     let network = args.network.map(|network| network.trunc().to_string());
+    if let Some(name) = &args.peer
+        && routes.routes.iter().all(|route| route.peer != *name)
+    {
+        peer::require_peer(client, name)?;
+    }
     if args.peer.is_some() || args.state.is_some() || network.is_some() {
         routes.routes.retain(|route| {
             args.peer.as_ref().is_none_or(|peer| *peer == route.peer)
@@ -182,7 +188,7 @@ fn run_peers(
     if let Some(name) = &args.peer
         && peers.peers.iter().all(|peer| peer.name != *name)
     {
-        return Err(ExitError::invalid_input(format!("there is no peer {name:?}")));
+        return Err(peer::unknown_peer(name));
     }
     if args.peer.is_some() || args.state.is_some() {
         peers.peers.retain(|peer| {

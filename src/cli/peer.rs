@@ -11,7 +11,7 @@ use crate::{
     config::node_name,
     control::{
         client::DaemonClient,
-        schema::{PeerBody, PeerPatch, TrafficClassSpec},
+        schema::{PeerBody, PeerList, PeerPatch, TrafficClassSpec},
     },
     exit::ExitError,
     render::views,
@@ -49,6 +49,21 @@ pub(super) struct PeerChangeArgs {
     /// Remove every class.
     #[arg(long, conflicts_with = "classes")]
     no_classes: bool,
+}
+
+/// The error about a peer that a filter names and the daemon does not know.
+pub(super) fn unknown_peer(name: &str) -> ExitError {
+    ExitError::invalid_input(format!("there is no peer {name:?}"))
+}
+
+/// Fails unless the daemon knows the peer: a filter that is misspelt must not look like silence.
+///
+/// # Errors
+/// It does not, or there is no daemon.
+pub(super) fn require_peer(client: &DaemonClient, name: &str) -> Result<(), ExitError> {
+    let (_, list) = client.request_json::<PeerList>("GET", "/v1/peers", "")?;
+    let is_known = list.peers.iter().any(|peer| peer.name == name);
+    if is_known { Ok(()) } else { Err(unknown_peer(name)) }
 }
 
 pub(super) fn run_peer_command(

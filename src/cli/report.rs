@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::{
     archive::ArchiveWriter,
     args::{DaemonTarget, ReportArgs},
+    config_secrets::collect_secrets,
     output::StandardOutput,
     scrub::SecretScrubber,
     validate as validate_command,
@@ -209,6 +210,8 @@ pub(super) fn run_report(
         missing: Vec::new(),
     };
     let file = fs::read(&args.config).map_err(|error| error.to_string());
+    let file =
+        file.map(|file| report.scrubber.scrub_config(&String::from_utf8_lossy(&file)).into_bytes());
     report.add("config/netft.toml", "the configuration", file);
     collect_daemon(&mut report, &DaemonClient::new(target.resolve_socket()));
     collect_findings(&mut report, args, target);
@@ -242,23 +245,6 @@ pub(super) fn run_report(
     });
     let text = serde_json::to_string(&answer).map_err(ExitError::other_error)?;
     out.print_response(target.json, &text, || format!("{index}\nwritten: {}\n", path.display()))
-}
-
-/// The secrets in the files that the configuration names. One that this user cannot read is in no
-/// part either. The file need not be valid: a wrong one is reported, too.
-fn collect_secrets(path: &Path) -> SecretScrubber {
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let tables: toml::Table = toml::from_str(&text).unwrap_or_default();
-    let named = |table: &str, key: &str| tables.get(table)?.get(key)?.as_str().map(str::to_owned);
-    let mut files = vec![named("node", "key").unwrap_or_else(|| "key".to_owned())];
-    files.extend(named("metrics", "token_file"));
-    files.extend(named("metrics", "key_file"));
-    let mut scrubber = SecretScrubber::default();
-    for file in files {
-        scrubber.add_secret_file(&fs::read_to_string(folder.join(file)).unwrap_or_default());
-    }
-    scrubber
 }
 
 fn collect_daemon(report: &mut ReportBuilder, client: &DaemonClient) {

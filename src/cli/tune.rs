@@ -7,7 +7,7 @@ use netft::route::{
     false_alarms::{PacketLoss, false_alarms_per_year, smallest_threshold},
 };
 
-use super::{args::TuneArgs, output::StandardOutput};
+use super::{args::TuneArgs, output::StandardOutput, peer::require_peer};
 use crate::{
     control::{
         client::DaemonClient,
@@ -35,6 +35,11 @@ pub(super) fn run_tune(
     out: &mut StandardOutput,
 ) -> Result<(), ExitError> {
     let (_, list) = client.request_json::<RouteList>("GET", "/v1/routes", "")?;
+    if let Some(name) = &args.peer
+        && list.routes.iter().all(|route| route.peer != *name)
+    {
+        require_peer(client, name)?;
+    }
     let wanted = list.routes.iter().filter(|route| {
         route.rtt_us.is_some() && args.peer.as_ref().is_none_or(|peer| route.peer == *peer)
     });

@@ -10,7 +10,7 @@ use netft::{
     config::{
         ChangeEffect, Config, ConfigKey, ConfigTable, KeyDefault, KeySyntax, NumberLimits,
         diff_configs,
-        keys::{CONFIG_KEYS, CONFIG_TABLES},
+        keys::{ADAPTER_PREFIX, CONFIG_KEYS, CONFIG_TABLES},
     },
 };
 
@@ -65,8 +65,13 @@ fn render_table(text: &mut String, table: &ConfigTable) {
         let name = key.name();
         let value = match key.syntax {
             KeySyntax::Number(_) | KeySyntax::Choice(_) | KeySyntax::Flag => String::new(),
-            KeySyntax::Text(text) | KeySyntax::NumberOrText(_, text) => format!(" Value: {text}."),
-            KeySyntax::TextList(text) => format!(" Value: a list, each {text}."),
+            KeySyntax::Text(text)
+            | KeySyntax::SecretFile(text)
+            | KeySyntax::PublicFile(text)
+            | KeySyntax::NumberOrText(_, text) => format!(" Value: {text}."),
+            KeySyntax::TextList(text) | KeySyntax::Command(text) => {
+                format!(" Value: a list, each {text}.")
+            }
             KeySyntax::TextOrList(text) => format!(" Value: {text}, or a list of two."),
         };
         let example = format!(" Example: `{name} = {}`.", key.example);
@@ -85,8 +90,10 @@ fn short_value(syntax: &KeySyntax) -> String {
         }
         KeySyntax::NumberOrText(..) => "number or text".to_owned(),
         KeySyntax::Choice(_) | KeySyntax::Flag => syntax.to_string(),
-        KeySyntax::Text(_) => "text".to_owned(),
-        KeySyntax::TextList(_) => "list of texts".to_owned(),
+        KeySyntax::Text(_) | KeySyntax::SecretFile(_) | KeySyntax::PublicFile(_) => {
+            "text".to_owned()
+        }
+        KeySyntax::TextList(_) | KeySyntax::Command(_) => "list of texts".to_owned(),
         KeySyntax::TextOrList(_) => "text or list of texts".to_owned(),
     }
 }
@@ -294,10 +301,21 @@ fn a_key_changes_with_a_reload_or_a_restart_as_the_table_says() {
                 without_tcp.with("vip.check.http", "\"http://127.0.0.1:8008/\"")
             }
             "vip.hook_timeout" => SampleFile::new().with("vip.hook", "[\"/bin/true\"]"),
-            "ownership.etcd.ca_file"
+            // The examples are those of one file, in which this one is node a.
+            "node.name" => SampleFile::new().with(key.path, "\"other\""),
+            "peer.name" => SampleFile::new().with(key.path, "\"other\""),
+            "vip.name" => SampleFile::new().with(key.path, "\"other\""),
+            "adapter.address" | "adapter.address6" | "peer.address" | "peer.address6" => {
+                let in_prefix = SampleFile::new().with("adapter.prefix", ADAPTER_PREFIX.example);
+                in_prefix
+                    .with("adapter.address", "\"10.99.0.9\"")
+                    .with("adapter.address6", "\"fd99::9\"")
+            }
+            "ownership.etcd.endpoints"
+            | "ownership.etcd.ca_file"
             | "ownership.etcd.certificate_file"
             | "ownership.etcd.key_file" => SampleFile::new()
-                .with("ownership.etcd.endpoints", "[\"https://10.1.0.5:2379\"]")
+                .with("ownership.etcd.endpoints", "[\"https://10.1.0.6:2379\"]")
                 .with("ownership.etcd.ca_file", "\"/other\"")
                 .with("ownership.etcd.certificate_file", "\"/other\"")
                 .with("ownership.etcd.key_file", "\"/other\""),

@@ -65,8 +65,8 @@ fn key_schema(key: &ConfigKey) -> Value {
         KeySyntax::Number(limits) => number_schema(limits),
         KeySyntax::NumberOrText(limits, _) => json!({ "anyOf": [number_schema(limits), text] }),
         KeySyntax::Choice(words) => json!({ "enum": words }),
-        KeySyntax::Text(_) => text,
-        KeySyntax::TextList(_) => list,
+        KeySyntax::Text(_) | KeySyntax::SecretFile(_) | KeySyntax::PublicFile(_) => text,
+        KeySyntax::TextList(_) | KeySyntax::Command(_) => list,
         KeySyntax::TextOrList(_) => json!({ "anyOf": [text, list] }),
         KeySyntax::Flag => json!({ "type": "boolean" }),
     };

@@ -17,6 +17,7 @@ use super::words;
 
 /// Route states at the moment data moved.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FailoverReportView {
     /// The route that was left; null when there was none, or it was removed.
     pub left: Option<LeftRoute>,
@@ -32,11 +33,13 @@ pub struct FailoverReportView {
 
 /// Former route at that moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LeftRoute {
     /// Its number.
     pub route: u32,
     /// Its state.
     #[serde(with = "words")]
+    #[cfg_attr(test, schemars(with = "words::WordSchema<RouteState>"))]
     pub state: RouteState,
     /// Milliseconds since a heartbeat was last received on it; null if none was.
     pub last_heard_ms_ago: Option<u64>,
@@ -52,6 +55,7 @@ pub struct LeftRoute {
 
 /// Last report of a peer on its end of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RemoteReportView {
     /// It receives from this node.
     pub heard: bool,
@@ -63,11 +67,13 @@ pub struct RemoteReportView {
 
 /// A route that could have been chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CandidateRoute {
     /// Its number.
     pub route: u32,
     /// Its state.
     #[serde(with = "words")]
+    #[cfg_attr(test, schemars(with = "words::WordSchema<RouteState>"))]
     pub state: RouteState,
     /// Reason of the state.
     pub reason: String,
@@ -80,11 +86,13 @@ pub struct CandidateRoute {
     /// `chosen`, `behind another`, `held`, `half proven`, `not up`, `admin-down`, `drained` or
     /// `brown-out`.
     #[serde(with = "words")]
+    #[cfg_attr(test, schemars(with = "words::WordSchema<SelectionOutcome>"))]
     pub verdict: SelectionOutcome,
 }
 
 /// Cost of leaving a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FailoverCostView {
     /// Frames retransmitted on another route.
     pub resent: u64,
@@ -97,11 +105,13 @@ pub struct FailoverCostView {
     /// Measured by `data` (packets that waited), or bounded by `heartbeats` when no data was in
     /// flight.
     #[serde(with = "words::optional")]
+    #[cfg_attr(test, schemars(with = "Option<words::WordSchema<StallSource>>"))]
     pub stall_by: Option<StallSource>,
 }
 
 /// Data stalls at failovers since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StallSummary {
     /// Failovers.
     pub count: u64,

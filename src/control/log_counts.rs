@@ -33,6 +33,7 @@ impl LogCounts {
 
 /// The counters in `GET /v1/status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LogCountsView {
     /// Lines that standard error refused (disk full, reader gone) or did not take in time.
     pub lost_lines: u64,

@@ -14,6 +14,8 @@ pub mod log_counts;
 pub mod metrics;
 pub mod metrics_server;
 pub mod networks;
+#[cfg(test)]
+mod openapi;
 pub mod overrides;
 pub(crate) mod policies;
 pub mod rate_limit;

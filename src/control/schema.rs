@@ -6,6 +6,7 @@ mod counters;
 mod events;
 mod networks;
 mod overrides;
+mod peers;
 mod upgrade;
 mod validation;
 mod vips;
@@ -20,12 +21,12 @@ pub use counters::PacketCounters;
 pub(in crate::control) use events::EventSubject;
 pub use events::{EventDetail, EventList, EventView, RouteFields};
 use netft::{
-    api::session::SessionCause,
     config::AdapterBackend,
     route::{DrainStage, RouteState, Transport},
 };
 pub use networks::{Network, NetworkInterfaceView, NetworkList};
 pub use overrides::OverrideView;
+pub use peers::{MoveCountsView, PeerBody, PeerList, PeerPatch, PeerView, TrafficClassSpec};
 use serde::{Deserialize, Serialize};
 pub use upgrade::{UpgradeRequest, UpgradeStarted};
 pub use validation::{
@@ -62,6 +63,7 @@ impl<T> VersionedBody<T> {
 
 /// `GET /v1/routes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RouteList {
     /// Every route, by number.
     pub routes: Vec<RouteView>,
@@ -69,6 +71,7 @@ pub struct RouteList {
 
 /// `GET /v1/routes/{id}`, and the answer to a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RouteBody {
     /// The route.
     pub route: RouteView,
@@ -79,6 +82,7 @@ pub struct RouteBody {
 
 /// One route: NetFT's eight fields, and its state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RouteView {
     /// Number on this node.
     pub id: u32,
@@ -108,9 +112,11 @@ pub struct RouteView {
     pub attributes: u32,
     /// Transport: `udp` or `quic`.
     #[serde(with = "words")]
+    #[cfg_attr(test, schemars(with = "words::WordSchema<Transport>"))]
     pub transport: Transport,
     /// `down`, `init`, `up` or `admin-down`.
     #[serde(with = "words")]
+    #[cfg_attr(test, schemars(with = "words::WordSchema<RouteState>"))]
     pub state: RouteState,
     /// The peer reports that it receives from this node on this route.
     pub tx: bool,
@@ -131,6 +137,7 @@ pub struct RouteView {
     /// While an operator drains it: `draining`, then `drained` once both directions have left;
     /// else null.
     #[serde(default, with = "words::optional")]
+    #[cfg_attr(test, schemars(with = "Option<words::WordSchema<DrainStage>>"))]
     pub drain: Option<DrainStage>,
     /// End that drains it: `here`, `peer` or `both`; null when neither does.
     #[serde(default)]
@@ -193,6 +200,7 @@ pub struct RouteView {
 
 /// End of a route whose operator drains it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DrainedBy {
     /// This node.
@@ -216,6 +224,7 @@ impl DrainedBy {
 
 /// `PATCH /v1/routes/{id}`. Fields left out stay as they are; at least one is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RoutePatch {
     /// Milliseconds between heartbeats: 5–60,000.
@@ -234,6 +243,7 @@ pub struct RoutePatch {
 
 /// Administrative state of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AdminState {
     /// Enabled.
@@ -244,6 +254,7 @@ pub enum AdminState {
 
 /// `POST /v1/drain`: one of `route` and `interface`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
     /// One route, by its number.
@@ -267,6 +278,7 @@ pub struct DrainRequest {
 
 /// The answer to `POST /v1/drain`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DrainResponse {
     /// Both directions have left every route.
     pub done: bool,
@@ -281,6 +293,7 @@ pub struct DrainResponse {
 
 /// A route whose drain is not complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DrainWaitView {
     /// The route.
     pub route: u32,
@@ -292,6 +305,7 @@ pub struct DrainWaitView {
 
 /// `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DaemonStatus {
     /// The daemon's version.
     pub version: String,
@@ -342,6 +356,7 @@ pub struct DaemonStatus {
 
 /// This node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
@@ -358,6 +373,7 @@ pub struct NodeStatus {
 
 /// The adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AdapterStatus {
     /// Its interface name.
     pub name: String,
@@ -379,6 +395,7 @@ pub struct AdapterStatus {
     pub queue_len: Option<u32>,
     /// `offload` or `plain`.
     #[serde(with = "words")]
+    #[cfg_attr(test, schemars(with = "words::WordSchema<AdapterBackend>"))]
     pub backend: AdapterBackend,
     /// Super-packets of UDP tunnels (VXLAN, Geneve) cross it whole (Linux 6.17).
     #[serde(default)]
@@ -387,6 +404,7 @@ pub struct AdapterStatus {
 
 /// Number of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PeerCounts {
     /// In the config.
     pub configured: usize,
@@ -404,6 +422,7 @@ pub struct PeerCounts {
 
 /// Number of routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RouteCounts {
     /// All.
     pub total: usize,
@@ -411,139 +430,9 @@ pub struct RouteCounts {
     pub up: usize,
 }
 
-/// Moves of data to another route, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct MoveCountsView {
-    /// A route failed, or carried data badly.
-    pub failover: u64,
-    /// A preferred route was good again.
-    pub failback: u64,
-    /// An operator's order at either end.
-    pub drain: u64,
-    /// First routes of sessions, and better ones as they came up.
-    pub start_up: u64,
-}
-
-/// `GET /v1/peers`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PeerList {
-    /// Every peer, in the config's order.
-    pub peers: Vec<PeerView>,
-}
-
-/// One peer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PeerView {
-    /// Its name.
-    pub name: String,
-    /// Its public key, base64.
-    pub key: String,
-    /// Its virtual IPv4 address.
-    pub v4: Ipv4Addr,
-    /// Its virtual IPv6 address.
-    pub v6: Ipv6Addr,
-    /// Physical addresses of its routes.
-    pub addresses: Vec<SocketAddr>,
-    /// There are keys of a session with it; they outlive every route.
-    pub session: bool,
-    /// `up`, `silent` (no heartbeat of it within a detection time on any route) or `none`.
-    #[serde(default, with = "words")]
-    pub session_state: SessionState,
-    /// Kind of the problem of a session that is not up.
-    #[serde(default, with = "words::optional")]
-    pub session_cause: Option<SessionCause>,
-    /// The problem of a session that is not up, in one line.
-    #[serde(default)]
-    pub session_reason: Option<String>,
-    /// The end that closed the last session: `peer` or `this-node`; null while there is one, and
-    /// before the first.
-    #[serde(default)]
-    pub session_ended_by: Option<String>,
-    /// Why the last session ended: `peer-stopped`, `peer-replaced`, `peer-refused`, `replaced`,
-    /// `violation` or `peer-removed`.
-    #[serde(default)]
-    pub session_end_cause: Option<String>,
-    /// Why nothing comes back from it through the adapter, while a route to it is usable.
-    #[serde(default)]
-    pub overlay_problem: Option<String>,
-    /// Routes to it that are up and not drained, without relayed ones.
-    #[serde(default)]
-    pub routes_up: usize,
-    /// Routes to it, without relayed ones.
-    #[serde(default)]
-    pub routes_total: usize,
-    /// At least one route to it is usable.
-    pub reachable: bool,
-    /// It has been silent on every route for `failover.gone`.
-    #[serde(default)]
-    pub gone: bool,
-    /// The route that carries data to it.
-    pub active: Option<u32>,
-    /// Moves of data away from a route that failed or carried badly.
-    pub failovers: u64,
-    /// Moves of data by cause.
-    #[serde(default)]
-    pub moves: MoveCountsView,
-    /// Its adapter was up at the last handshake; null without a session, or while it is silent.
-    pub adapter_up: Option<bool>,
-    /// Policy of unclassified traffic: `failover`, `duplicate` or `balance`.
-    pub policy: String,
-    /// Traffic classes with a policy of their own; the first match decides.
-    pub classes: Vec<TrafficClassSpec>,
-    /// Its state as far as floating addresses are concerned: `normal`, `recover`, `interrupted` or
-    /// `partner-down`; null without floating addresses.
-    #[serde(default)]
-    pub partner_state: Option<String>,
-}
-
-/// A traffic class. Absent criteria match everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrafficClassSpec {
-    /// `failover`, `duplicate` or `balance`.
-    pub policy: String,
-    /// The code point, 0–63.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dscp: Option<u64>,
-    /// `tcp`, `udp` or `icmp`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
-    /// The TCP or UDP port at either end: `5060`, or `5060-5070`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<String>,
-    /// Smallest packet with its IP header, bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_size: Option<u32>,
-    /// Largest packet with its IP header, bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_size: Option<u32>,
-}
-
-/// `GET /v1/peers/{name}`, and the answer to a change.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PeerBody {
-    /// The peer.
-    pub peer: PeerView,
-    /// Why the change will not survive a restart; left out where it will.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overrides_unsaved: Option<String>,
-}
-
-/// `PATCH /v1/peers/{name}`. Fields left out stay as they are; at least one is needed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PeerPatch {
-    /// Policy of unclassified traffic: `failover`, `duplicate` or `balance`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    /// At most 16 classes; they replace the present ones.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classes: Option<Vec<TrafficClassSpec>>,
-}
-
 /// `POST /v1/reload`, with `?dry_run=true` or without.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReloadResult {
     /// The changes are in force; false for a dry run and without changes.
     pub applied: bool,
@@ -556,6 +445,7 @@ pub struct ReloadResult {
 
 /// `netft hosts --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HostList {
     /// The nodes, this one first.
     pub hosts: Vec<HostEntry>,
@@ -563,6 +453,7 @@ pub struct HostList {
 
 /// Host name of a node's virtual addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HostEntry {
     /// The node's name, and `.netft`.
     pub name: String,
@@ -574,6 +465,7 @@ pub struct HostEntry {
 
 /// Answer to a request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ErrorBody {
     /// Description in one line.
     pub error: String,

@@ -13,6 +13,7 @@ const MAX_REASONS: usize = 16;
 
 /// Verdict on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RedundancyVerdict {
     /// The verdict.
     pub state: RedundancyState,
@@ -23,6 +24,7 @@ pub struct RedundancyVerdict {
 
 /// State of the redundancy, the worst last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RedundancyState {
     /// Every peer has at least two routes that are up, and no route is down.

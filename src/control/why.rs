@@ -21,6 +21,7 @@ const EXPLANATION_WINDOW_MS: i64 = 10_000;
 
 /// `GET /v1/why`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EventExplanation {
     /// The explained event.
     pub event: EventView,
@@ -45,6 +46,7 @@ pub struct EventExplanation {
 
 /// The two ends of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RouteEndpoints {
     /// Its number.
     pub route: u32,

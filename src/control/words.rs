@@ -86,6 +86,26 @@ impl Word for NetworkRole {
     }
 }
 
+/// Schema of an enum's words.
+#[cfg(test)]
+pub struct WordSchema<T>(std::marker::PhantomData<T>);
+
+#[cfg(test)]
+impl<T: Word> schemars::JsonSchema for WordSchema<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Word".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let words: Vec<_> = T::ALL.iter().map(|value| value.word()).collect();
+        schemars::json_schema!({ "type": "string", "enum": words })
+    }
+}
+
 /// For `#[serde(with)]`: writes the word.
 pub fn serialize<T: Word, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(value.word())

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// One floating address, as this node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VipView {
     /// Its name.
     pub name: String,
@@ -45,6 +46,7 @@ pub struct VipView {
 
 /// Permission of a node to answer for a floating address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VipLeaseView {
     /// Length of a lease.
     pub lease_ms: u64,
@@ -54,6 +56,7 @@ pub struct VipLeaseView {
 
 /// The lease of an address that a DHCP server assigns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DhcpView {
     /// State of the client (RFC 2131): `stopped` on a node that does not have the address,
     /// `waiting`, `selecting`, `requesting`, `rebooting`, `bound`, `renewing` or `rebinding`.
@@ -78,6 +81,7 @@ pub struct DhcpView {
 
 /// A name in DNS that stands for floating addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NameView {
     /// The whole name.
     pub name: String,
@@ -101,6 +105,7 @@ pub struct NameView {
 
 /// A record of a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NameRecordView {
     /// Name of the floating address.
     pub vip: String,
@@ -112,6 +117,7 @@ pub struct NameRecordView {
 
 /// One thing that happened to a floating address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VipHistoryLine {
     /// Milliseconds since then.
     pub ago_ms: u64,
@@ -121,6 +127,7 @@ pub struct VipHistoryLine {
 
 /// Another node, as far as floating addresses are concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PartnerView {
     /// Its name.
     pub name: String,

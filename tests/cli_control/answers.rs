@@ -227,7 +227,7 @@ fn a_policy_and_classes_are_changed_whole_or_not_at_all() {
     assert_eq!(daemon.netft(&["peer", "set", "b", "--policy", "fast"]).status.code(), Some(2));
 }
 
-fn added(peer: &str) -> EventDetail {
+pub(super) fn added(peer: &str) -> EventDetail {
     EventDetail::RouteAdded {
         route: 1,
         peer: peer.to_owned(),

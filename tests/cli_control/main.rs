@@ -3,6 +3,7 @@
 
 mod alerts;
 mod answers;
+mod api_schema;
 mod drains;
 mod limits;
 mod metrics_listen;
@@ -334,6 +335,7 @@ impl Daemon {
         let (code, text) = self.raw(request.as_bytes());
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["schema"], 2, "{text}");
+        api_schema::assert_documented(method, target, (body, code), &value);
         (code, value)
     }
 

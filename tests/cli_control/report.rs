@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeMap, fs};
 
+use netft::config::{
+    KeySyntax,
+    keys::{CONFIG_KEYS, CONFIG_TABLES},
+};
 use netftd::control::schema::EventDetail;
 
 use super::{screens::busy, *};
@@ -87,6 +91,92 @@ fn a_report_has_everything_but_the_secrets() {
     // Nothing is overwritten.
     let again = daemon.netft(&args);
     assert_eq!(again.status.code(), Some(3), "{again:?}");
+}
+
+/// A configuration with a secret behind every key that can lead to one, and those secrets.
+fn config_of_secrets(folder: &Path) -> (String, Vec<String>) {
+    let (mut config, mut secrets) = (String::new(), Vec::new());
+    for table in CONFIG_TABLES {
+        let (open, close) = if table.repeated { ("[[", "]]") } else { ("[", "]") };
+        config += &format!("{open}{}{close}\n", table.path);
+        for key in CONFIG_KEYS.iter().filter(|key| key.table() == table.path) {
+            let secret = format!("planted{}0123", key.path.replace(['.', '_'], ""));
+            let value = match key.syntax {
+                KeySyntax::SecretFile(_) => {
+                    let content = match key.path {
+                        "dns.key_file" => format!("key \"k\" {{\n\tsecret \"{secret}\";\n}};\n"),
+                        "metrics.key_file" => format!("-----BEGIN KEY-----\n{secret}\n-----END\n"),
+                        "node.key" => format!("netft-key:{secret}\n"),
+                        _ => format!("{secret}\n"),
+                    };
+                    fs::write(folder.join(key.path), content).unwrap();
+                    // Somebody wrote the secret down beside its file, or in its place.
+                    config += &format!("# {secret}\n");
+                    match key.path {
+                        "metrics.token_file" => format!("{secret:?}"),
+                        _ => format!("{:?}", key.path),
+                    }
+                }
+                KeySyntax::Command(_) => {
+                    let short = &secret[..11];
+                    secrets.push(short.to_owned());
+                    format!("[\"/bin/true\", \"--password={secret}\", \"{secret}\", '{short}']")
+                }
+                _ if key.example.contains("://") => {
+                    let with_user = format!("://operator:{secret}@");
+                    key.example
+                        .replace("://", &with_user)
+                        .replace("primary", &format!("?t={secret}"))
+                }
+                KeySyntax::Number(_)
+                | KeySyntax::NumberOrText(..)
+                | KeySyntax::Choice(_)
+                | KeySyntax::Text(_)
+                | KeySyntax::PublicFile(_)
+                | KeySyntax::TextList(_)
+                | KeySyntax::TextOrList(_)
+                | KeySyntax::Flag => {
+                    config += &format!("{} = {}\n", key.name(), key.example);
+                    continue;
+                }
+            };
+            config += &format!("{} = {value}\n", key.name());
+            secrets.push(secret);
+        }
+    }
+    (config, secrets)
+}
+
+#[test]
+fn no_secret_that_a_key_leads_to_is_in_a_report() {
+    let daemon = Daemon::new(snapshot());
+    let folder = daemon.dir.path();
+    let (config, secrets) = config_of_secrets(folder);
+    assert!(secrets.len() >= 10, "{secrets:?}");
+    for secret in secrets.iter().filter(|secret| secret.len() > 11) {
+        let what = format!("heard {secret}.");
+        daemon
+            .journal
+            .push("2026-01-01T00:00:00.000Z".into(), EventDetail::AdapterRestored { what });
+    }
+    // What stands above a mistake is read all the same.
+    for (number, end) in ["", "x = = 1\n"].iter().enumerate() {
+        let path = folder.join("n.toml");
+        fs::write(&path, config.clone() + end).unwrap();
+        let archive = folder.join(format!("{number}.tar"));
+        let (archive, path) = (archive.to_str().unwrap(), path.to_str().unwrap());
+        let shown = daemon.shows(&["report", "--local", "--output", archive, "--config", path]);
+        let found = unpack(Path::new(archive), &folder.join(format!("out-{number}")));
+        assert!(found["daemon/events.json"].contains("heard [removed]."), "{shown}");
+        for secret in &secrets {
+            let leak = found.iter().find(|(_, text)| text.contains(secret));
+            assert!(leak.is_none(), "{secret} is in {leak:?}");
+        }
+        // What is no secret stays.
+        for kept in ["name = \"a\"", "\"10.1.0.9\"", "etcd.pem", "/bin/true", "@10.1.0.5:2379"] {
+            assert!(found["config/netft.toml"].contains(kept), "{kept}");
+        }
+    }
 }
 
 #[test]

@@ -210,12 +210,19 @@ fn tables_are_filtered_in_text_and_json() {
     assert_eq!(ids(&["routes", "--state", "down", "--peer", "b"]), [2]);
     assert_eq!(ids(&["routes", "--network", "10.1.0.0/24"]), [1, 4]);
     assert_eq!(ids(&["routes", "--network", "fd00:3::/64"]), [3]);
-    assert_eq!(daemon.shows(&["routes", "--peer", "z"]), "no routes\n");
+    assert_eq!(daemon.shows(&["routes", "--network", "10.9.0.0/24"]), "no routes\n");
     assert_eq!(daemon.netft(&["routes", "--state", "sideways"]).status.code(), Some(2));
     let silent = daemon.shows(&["peers", "--state", "silent"]);
     assert!(silent.contains("node-3.example") && !silent.contains("\nb "), "{silent}");
     assert!(silent.contains("0/1"), "{silent}");
-    assert_eq!(daemon.netft(&["peers", "--peer", "z"]).status.code(), Some(2));
+    // A peer without routes has none; one that is not there is a mistake.
+    daemon.node.snapshot.lock().unwrap().routes.truncate(3);
+    assert_eq!(daemon.shows(&["routes", "--peer", "node-3.example"]), "no routes\n");
+    for command in ["peers", "routes", "tune", "wait"] {
+        let refused = daemon.netft(&[command, "--peer", "z"]);
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && text.contains("no peer \"z\""), "{text}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// `GET /v1/cluster`, and the answer to a change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ClusterStatus {
     /// Name of the cluster; `None` when this node is in none.
     pub cluster: Option<String>,
@@ -42,6 +43,7 @@ pub struct ClusterStatus {
 
 /// A node of the roster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ClusterNodeView {
     /// Its name.
     pub name: String,
@@ -71,6 +73,7 @@ pub struct ClusterNodeView {
 
 /// `POST /v1/cluster/invite`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InviteOrder {
     /// Name of the only node it is for.
@@ -85,6 +88,7 @@ pub struct InviteOrder {
 
 /// The answer to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct InviteAnswer {
     /// The token: a secret.
     pub token: String,

@@ -9,6 +9,7 @@ macro_rules! define_packet_counters {
     ($($(#[doc = $help:literal])+ $field:ident, $json:literal, $metric:literal;)+) => {
         /// Packets since the start. A counter that a daemon of another version does not have is 0.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(default)]
         pub struct PacketCounters {
             $($(#[doc = $help])+ #[serde(rename = $json)] pub $field: u64,)+

@@ -16,6 +16,7 @@ use crate::control::{
 
 /// `GET /v1/events?after=N`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EventList {
     /// Events after `N` that are still kept, oldest first.
     pub events: Vec<EventView>,
@@ -23,6 +24,7 @@ pub struct EventList {
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EventView {
     /// Sequence number, from 1.
     pub seq: u64,
@@ -35,6 +37,7 @@ pub struct EventView {
 
 /// An event; the key `event` names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventDetail {
     /// A route was added.
@@ -45,6 +48,7 @@ pub enum EventDetail {
         peer: String,
         /// Transport by this node's configuration.
         #[serde(default, with = "words")]
+        #[cfg_attr(test, schemars(with = "words::WordSchema<Transport>"))]
         transport: Transport,
         /// NetFT's eight fields.
         #[serde(flatten)]
@@ -87,9 +91,11 @@ pub enum EventDetail {
         peer: String,
         /// The state before.
         #[serde(with = "words")]
+        #[cfg_attr(test, schemars(with = "words::WordSchema<RouteState>"))]
         from: RouteState,
         /// The state after.
         #[serde(with = "words")]
+        #[cfg_attr(test, schemars(with = "words::WordSchema<RouteState>"))]
         to: RouteState,
         /// Reason.
         reason: String,
@@ -231,6 +237,7 @@ pub enum EventDetail {
         peer: String,
         /// `draining`, `drained` (both directions have left) or `undrained`.
         #[serde(with = "words")]
+        #[cfg_attr(test, schemars(with = "words::WordSchema<DrainStage>"))]
         stage: DrainStage,
     },
     /// Events between the previous one and this one were lost.
@@ -299,6 +306,7 @@ pub enum EventDetail {
         prefix: String,
         /// `added`, `removed`, `up`, `partitioned`, `down` or `unavailable`.
         #[serde(with = "words")]
+        #[cfg_attr(test, schemars(with = "words::WordSchema<NetworkChange>"))]
         change: NetworkChange,
     },
     /// An interface of a network was added or removed.
@@ -503,6 +511,7 @@ impl EventDetail {
 
 /// NetFT's `FaultTolerantRoute`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RouteFields {
     /// Physical address and port on this node.
     pub real_local: SocketAddr,
@@ -518,6 +527,6 @@ pub struct RouteFields {
     pub threshold: u16,
     /// Lower is preferred.
     pub priority: u32,
-    /// Bit mask, as in [`RouteView::attributes`](super::RouteView::attributes).
+    /// Bit mask, as in the list of routes.
     pub attributes: u32,
 }

@@ -12,6 +12,7 @@ use crate::control::words;
 
 /// `GET /v1/networks`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NetworkList {
     /// Every network: of this node's interfaces, of its peers', and of the config; preferred
     /// first.
@@ -20,6 +21,7 @@ pub struct NetworkList {
 
 /// One network: a prefix, and the interfaces in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Network {
     /// Its prefix, as `10.1.0.0/24`.
     pub prefix: String,
@@ -27,15 +29,18 @@ pub struct Network {
     /// unreachable), `down` (all are, or the local one failed) or `unavailable` (this node has no
     /// interface there and reaches none).
     #[serde(with = "words")]
+    #[cfg_attr(test, schemars(with = "words::WordSchema<NetworkState>"))]
     pub state: NetworkState,
     /// `none`, `cluster` or `cluster-and-client`.
     #[serde(with = "words")]
+    #[cfg_attr(test, schemars(with = "words::WordSchema<NetworkRole>"))]
     pub role: NetworkRole,
     /// Lower is preferred.
     pub metric: u32,
     /// Source of the metric: `config`, `interface` (role and speed of the local one), `peer` (its
     /// advertisement) or `remembered` (from the time this node had an interface there).
     #[serde(with = "words")]
+    #[cfg_attr(test, schemars(with = "words::WordSchema<MetricSource>"))]
     pub metric_from: MetricSource,
     /// The interfaces in it, this node's first.
     pub interfaces: Vec<NetworkInterfaceView>,
@@ -43,6 +48,7 @@ pub struct Network {
 
 /// One address of an interface in a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NetworkInterfaceView {
     /// The node's name.
     pub node: String,
@@ -56,5 +62,6 @@ pub struct NetworkInterfaceView {
     /// the only one not); `failed` (local: down, without carrier, or reaches none of several
     /// peers); `unavailable` (no session with its node).
     #[serde(with = "words")]
+    #[cfg_attr(test, schemars(with = "words::WordSchema<InterfaceState>"))]
     pub state: InterfaceState,
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// An operator's override at run time. It stays over a restart until it is taken back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OverrideView {
     /// `drain`, `in-use` (a route of a drained interface), `admin-down`, `priority`, `timing` or
     /// `policies`.

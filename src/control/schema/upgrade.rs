@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// `POST /v1/upgrade`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeRequest {
     /// Program of the successor; null: the file of the running one.
@@ -18,6 +19,7 @@ pub struct UpgradeRequest {
 
 /// The answer to `POST /v1/upgrade`, once the successor is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UpgradeStarted {
     /// Process id of the successor, which takes the adapter over.
     pub pid: u32,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// `netft validate --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ValidationResult {
     /// Findings on this node and between it and its peers, most severe first.
     pub findings: Vec<Finding>,
@@ -20,6 +21,7 @@ pub struct ValidationResult {
 /// `POST /v1/validate`: probes every path of this node again, and queries every peer unless
 /// `?local=true`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PeerValidations {
     /// Every peer of the config.
     pub peers: Vec<PeerValidation>,
@@ -27,6 +29,7 @@ pub struct PeerValidations {
 
 /// Findings of a peer on itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PeerValidation {
     /// Name in this node's configuration.
     pub peer: String,
@@ -45,6 +48,7 @@ pub struct PeerValidation {
 
 /// A route of a peer to this node, as the peer sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PeerPath {
     /// The peer's physical address and port.
     pub real_local: SocketAddr,
@@ -61,6 +65,7 @@ pub struct PeerPath {
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Finding {
     /// Kind: `firewall`, `one-network`, …; a stable identifier.
     pub id: String,
@@ -90,6 +95,7 @@ impl Finding {
 
 /// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Information.

@@ -8,6 +8,7 @@ pub use crate::vip::{
 
 /// `GET /v1/vips`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VipList {
     /// Every floating address, by name.
     pub vips: Vec<VipView>,
@@ -27,6 +28,7 @@ pub struct VipList {
 
 /// `netft vip show --json` and `netft vip why --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VipBody {
     /// The address.
     #[serde(flatten)]
@@ -40,6 +42,7 @@ pub struct VipBody {
 
 /// The engine that decides on the owners of floating addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OwnershipView {
     /// `raft` or `etcd`.
     pub engine: String,
@@ -70,6 +73,7 @@ pub struct OwnershipView {
 
 /// A node that votes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VoterView {
     /// Its name.
     pub name: String,
@@ -91,6 +95,7 @@ impl OwnershipView {
 
 /// `POST /v1/vips/{name}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VipOrder {
     /// `online`, `renew`, `offline`, `move`, `announce`, `add` or `remove`.
@@ -112,6 +117,7 @@ pub struct VipOrder {
 
 /// Answer to a [`VipOrder`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VipOrderDone {
     /// Description of what was done.
     pub done: String,
@@ -121,6 +127,7 @@ pub struct VipOrderDone {
 
 /// Number of floating addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VipCounts {
     /// All that this node knows.
     pub total: usize,

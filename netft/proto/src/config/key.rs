@@ -38,7 +38,10 @@ impl ConfigKey {
             KeySyntax::Number(limits) | KeySyntax::NumberOrText(limits, _) => Some(limits),
             KeySyntax::Choice(_)
             | KeySyntax::Text(_)
+            | KeySyntax::SecretFile(_)
+            | KeySyntax::PublicFile(_)
             | KeySyntax::TextList(_)
+            | KeySyntax::Command(_)
             | KeySyntax::TextOrList(_)
             | KeySyntax::Flag => None,
         }
@@ -56,8 +59,14 @@ pub enum KeySyntax {
     Choice(&'static [&'static str]),
     /// A text described here.
     Text(&'static str),
+    /// The path, described here, of a file that holds a secret: no report may contain it.
+    SecretFile(&'static str),
+    /// The path, described here, of a file without a secret.
+    PublicFile(&'static str),
     /// A list of texts described here.
     TextList(&'static str),
+    /// The list of a command's words, described here. Its arguments may be secrets.
+    Command(&'static str),
     /// One text described here, or a list of them.
     TextOrList(&'static str),
     /// `true` or `false`.
@@ -70,7 +79,10 @@ impl fmt::Display for KeySyntax {
             Self::Number(limits) => limits.fmt(f),
             Self::NumberOrText(_, text)
             | Self::Text(text)
+            | Self::SecretFile(text)
+            | Self::PublicFile(text)
             | Self::TextList(text)
+            | Self::Command(text)
             | Self::TextOrList(text) => f.write_str(text),
             Self::Choice(words) => {
                 for (place, word) in words.iter().enumerate() {

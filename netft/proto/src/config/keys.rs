@@ -97,7 +97,7 @@ const VIP_ADDRESS_SYNTAX: KeySyntax = KeySyntax::TextOrList(
 const FAILBACK_SYNTAX: KeySyntax =
     KeySyntax::NumberOrText(FAILBACK_LIMITS, "milliseconds, or `\"never\"` or `\"at-once\"`");
 const COMMAND_SYNTAX: KeySyntax =
-    KeySyntax::TextList("a word of a command: the absolute path of a program, then its arguments");
+    KeySyntax::Command("a word of a command: the absolute path of a program, then its arguments");
 const ENDPOINT_PORT_SYNTAX: KeySyntax =
     KeySyntax::Text("an address with a port such as `127.0.0.1:5432` or `[::1]:5432`");
 const URL_SYNTAX: KeySyntax = KeySyntax::Text("a URL such as `http://127.0.0.1:8008/primary`");
@@ -135,10 +135,10 @@ macro_rules! config_keys {
 
 config_keys! {
     /// Name of this node in logs, output and the other nodes' configs.
-    NODE_NAME = "node.name", NODE_NAME_SYNTAX, Required, Restart, r#""z""#;
+    NODE_NAME = "node.name", NODE_NAME_SYNTAX, Required, Restart, r#""a""#;
     /// Key file of this node, made by `netft keygen`. A relative path starts at the config
     /// file's directory.
-    NODE_KEY = "node.key", KeySyntax::Text("the path of a key file"), Required, Restart,
+    NODE_KEY = "node.key", KeySyntax::SecretFile("the path of a key file"), Required, Restart,
         r#""/etc/netft/key""#;
     /// Site of this node. Routes between nodes of different sites are cross-site.
     NODE_SITE = "node.site", NODE_NAME_SYNTAX, Described("no site"), Live, r#""north""#;
@@ -170,10 +170,10 @@ config_keys! {
     /// Virtual IPv4 address of this node, inside `prefix`; without `prefix` from 169.254.1.0 to
     /// 169.254.254.255. The peers' configs name it as the peer's `address`.
     ADAPTER_ADDRESS = "adapter.address", KeySyntax::Text("an IPv4 address"),
-        Described(DERIVED_ADDRESS), Restart, r#""169.254.7.7""#;
+        Described(DERIVED_ADDRESS), Restart, r#""10.99.0.1""#;
     /// Virtual IPv6 address of this node, inside `prefix`; without `prefix` in fe80::/64.
     ADAPTER_ADDRESS6 = "adapter.address6", KeySyntax::Text("an IPv6 address"),
-        Described(DERIVED_ADDRESS), Restart, r#""fe80::7""#;
+        Described(DERIVED_ADDRESS), Restart, r#""fd99::1""#;
     /// Prefix of the virtual addresses, at most one of each family; `address` (IPv4) or `address6`
     /// (IPv6) must then be given. No physical network may overlap it.
     ADAPTER_PREFIX = "adapter.prefix", KeySyntax::TextOrList(PREFIX_SYNTAX),
@@ -263,7 +263,7 @@ config_keys! {
         Described("all nodes"), Restart, r#"["a", "b"]"#;
     /// File of this node's votes and decisions. It must outlive a reboot: a voter that forgets its
     /// vote could vote twice.
-    OWNERSHIP_STORE = "ownership.store", KeySyntax::Text("an absolute path"),
+    OWNERSHIP_STORE = "ownership.store", KeySyntax::PublicFile("an absolute path"),
         Described("`/var/lib/netft/`, the adapter's name, `.ownership`"), Restart,
         r#""/srv/netft/ownership""#;
 
@@ -273,28 +273,29 @@ config_keys! {
         r#""127.0.0.1:9343""#;
     /// File with the bearer token that a client must send: 16 to 256 printable characters on one
     /// line, unreadable for others. A relative path starts at the config file's directory.
-    METRICS_TOKEN_FILE = "metrics.token_file", KeySyntax::Text("the path of a file"),
+    METRICS_TOKEN_FILE = "metrics.token_file", KeySyntax::SecretFile("the path of a file"),
         Described("none"), Restart, r#""metrics-token""#;
     /// File with the server's certificate and those that lead to its root, PEM: the metrics are
     /// served over TLS 1.3 alone.
-    METRICS_CERTIFICATE_FILE = "metrics.certificate_file", KeySyntax::Text("the path of a file"),
-        Described("none"), Restart, r#""metrics.crt""#;
+    METRICS_CERTIFICATE_FILE = "metrics.certificate_file",
+        KeySyntax::PublicFile("the path of a file"), Described("none"), Restart, r#""metrics.crt""#;
     /// File with the private key of the certificate, PEM, unreadable for others.
-    METRICS_KEY_FILE = "metrics.key_file", KeySyntax::Text("the path of a file"),
+    METRICS_KEY_FILE = "metrics.key_file", KeySyntax::SecretFile("the path of a file"),
         Described("none"), Restart, r#""metrics.key""#;
     /// Servers of the cluster, etcd 3.4 or later. With `http` the connection is not encrypted: use
     /// a trusted network.
     ETCD_ENDPOINTS = "ownership.etcd.endpoints",
         KeySyntax::TextList("`http://HOST:PORT` or `https://HOST:PORT`"),
-        Described("none"), Restart, r#"["http://10.1.0.5:2379"]"#;
+        Described("none"), Restart, r#"["https://10.1.0.5:2379"]"#;
     /// Certificates (PEM) of the authorities that the servers' certificates lead to; for `https`.
-    ETCD_CA_FILE = "ownership.etcd.ca_file", KeySyntax::Text("an absolute path"),
+    ETCD_CA_FILE = "ownership.etcd.ca_file", KeySyntax::PublicFile("an absolute path"),
         Described("none"), Restart, r#""/etc/netft/etcd.ca.pem""#;
     /// Certificate of this node (PEM), for servers that ask for one; with `key_file`.
-    ETCD_CERTIFICATE_FILE = "ownership.etcd.certificate_file", KeySyntax::Text("an absolute path"),
-        Described("none"), Restart, r#""/etc/netft/etcd.pem""#;
+    ETCD_CERTIFICATE_FILE = "ownership.etcd.certificate_file",
+        KeySyntax::PublicFile("an absolute path"), Described("none"), Restart,
+        r#""/etc/netft/etcd.pem""#;
     /// Private key of `certificate_file`.
-    ETCD_KEY_FILE = "ownership.etcd.key_file", KeySyntax::Text("an absolute path"),
+    ETCD_KEY_FILE = "ownership.etcd.key_file", KeySyntax::SecretFile("an absolute path"),
         Described("none"), Restart, r#""/etc/netft/etcd.key""#;
     /// Prefix of the keys, the same on every node and used by nothing else.
     ETCD_PREFIX = "ownership.etcd.prefix", KeySyntax::Text("printable ASCII that ends with `/`"),
@@ -307,7 +308,7 @@ config_keys! {
     ETCD_USER = "ownership.etcd.user", KeySyntax::Text("a name"), Described("none"), Restart,
         r#""netft""#;
     /// File whose first line is the user's password.
-    ETCD_PASSWORD_FILE = "ownership.etcd.password_file", KeySyntax::Text("an absolute path"),
+    ETCD_PASSWORD_FILE = "ownership.etcd.password_file", KeySyntax::SecretFile("an absolute path"),
         Described("none"), Restart, r#""/etc/netft/etcd.password""#;
 
     /// Prefix of the network; no two networks overlap.
@@ -328,7 +329,7 @@ config_keys! {
         r#""quic""#;
 
     /// Name of the peer: its own `node.name`.
-    PEER_NAME = "peer.name", NODE_NAME_SYNTAX, Required, Live, r#""c""#;
+    PEER_NAME = "peer.name", NODE_NAME_SYNTAX, Required, Live, r#""b""#;
     /// Public key of the peer, printed by `netft pubkey FILE` there.
     PEER_KEY = "peer.key", KeySyntax::Text("a public key: 32 bytes in base64 (44 characters)"),
         Required, Live, r#""AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=""#;
@@ -339,10 +340,10 @@ config_keys! {
         Described("none: the peer must dial"), Live, r#"["10.1.0.9", "b.example.net"]"#;
     /// Virtual IPv4 address of the peer, if its own config names one.
     PEER_ADDRESS = "peer.address", KeySyntax::Text("an IPv4 address"),
-        Described(DERIVED_ADDRESS), Live, r#""169.254.8.8""#;
+        Described(DERIVED_ADDRESS), Live, r#""10.99.0.2""#;
     /// Virtual IPv6 address of the peer, if its own config names one.
     PEER_ADDRESS6 = "peer.address6", KeySyntax::Text("an IPv6 address"),
-        Described(DERIVED_ADDRESS), Live, r#""fe80::8""#;
+        Described(DERIVED_ADDRESS), Live, r#""fd99::2""#;
     /// How data to the peer uses its routes: `failover` the best one, `duplicate` every frame on
     /// the two best, `balance` each flow on one of all that are up.
     PEER_POLICY = "peer.policy", POLICY_CHOICE, Text("failover"), Live, r#""balance""#;
@@ -389,7 +390,7 @@ config_keys! {
         r#""quic""#;
 
     /// Name of the address, the same on every node.
-    VIP_NAME = "vip.name", NODE_NAME_SYNTAX, Required, Live, r#""web2""#;
+    VIP_NAME = "vip.name", NODE_NAME_SYNTAX, Required, Live, r#""web""#;
     /// The address, or one of each family. The kernel gets a host address (/32, /128). A prefix
     /// length is only compared with that of the interface's network. `dhcp`: a server assigns one
     /// of IPv4; `interface` or `network` says where.
@@ -398,7 +399,7 @@ config_keys! {
     /// Interface that carries the address on this node.
     VIP_INTERFACE = "vip.interface", ADAPTER_NAME_SYNTAX,
         Described("by network"), Live, r#""eth1""#;
-    /// Network whose interface carries the address.
+    /// Network whose interface carries the address; it stands in place of `interface`.
     VIP_NETWORK = "vip.network", KeySyntax::Text(PREFIX_SYNTAX),
         Described("the one that contains the address"), Live, r#""10.1.0.0/24""#;
     /// Who decides on the owner: `manual`, the operator by `netft vip online`, `offline` and
@@ -474,7 +475,7 @@ config_keys! {
     /// File of the TSIG key that may change the zone, as `tsig-keygen` writes it: HMAC-SHA-256,
     /// HMAC-SHA-384 or HMAC-SHA-512; unreadable for others. It is read for each update. A relative
     /// path starts at the config file's directory.
-    DNS_KEY_FILE = "dns.key_file", KeySyntax::Text("the path of a key file"), Required, Live,
+    DNS_KEY_FILE = "dns.key_file", KeySyntax::SecretFile("the path of a key file"), Required, Live,
         r#""/etc/netft/dns.key""#;
     /// Time to live of the records.
     DNS_TTL = "dns.ttl", KeySyntax::Number(DNS_TTL_LIMITS),
@@ -511,6 +512,21 @@ mod tests {
             let texts = CONFIG_TABLES.iter().filter(|table| table.path == path);
             let text: String = texts.map(|table| table.doc).collect();
             assert!(text.contains(&format!("at most {most}")), "{text}");
+        }
+    }
+
+    /// A report for support leaves out what such a file holds.
+    #[test]
+    fn a_key_that_names_a_file_says_whether_it_holds_a_secret() {
+        for key in CONFIG_KEYS {
+            let says_it = matches!(
+                key.syntax,
+                KeySyntax::SecretFile(_) | KeySyntax::PublicFile(_) | KeySyntax::Command(_)
+            );
+            let names_file = key.path.ends_with("_file")
+                || key.doc.starts_with("File")
+                || format!("{}", key.syntax).contains("path");
+            assert!(says_it || !names_file, "{}", key.path);
         }
     }
 

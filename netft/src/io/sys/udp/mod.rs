@@ -311,7 +311,9 @@ fn each_control(msg: &msghdr, mut each: impl FnMut(c_int, c_int, &[u8])) {
     unsafe {
         let mut at = libc::CMSG_FIRSTHDR(msg);
         while let Some(header) = at.as_ref() {
-            let len = header.cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
+            // Its type is that of the C library.
+            let whole: usize = header.cmsg_len as _;
+            let len = whole.saturating_sub(libc::CMSG_LEN(0) as usize);
             let data = std::slice::from_raw_parts(libc::CMSG_DATA(at), len);
             each(header.cmsg_level, header.cmsg_type, data);
             at = libc::CMSG_NXTHDR(msg, at);
