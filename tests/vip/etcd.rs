@@ -204,6 +204,7 @@ fn f_71_a_move_hands_over_and_an_outage_of_etcd_heals() {
         let owner = test.await_owner(|_| true);
         let why = test.run_netft(usize::from(owner), &["vip", "why", "web"]);
         assert!(why.contains("answers again"), "{why}");
-        test.assert_one_owner(10);
+        // Each owner's first at least.
+        test.assert_one_owner(4);
     });
 }

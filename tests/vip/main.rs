@@ -10,4 +10,5 @@ mod dhcp_failover;
 mod dns;
 mod etcd;
 mod manual;
+mod raft;
 mod witness;

@@ -1,7 +1,8 @@
 //! Simulated clusters: random scenarios by seed, reproducibility of a seed, detection of injected
 //! bugs.
 //!
-//! `NETFT_SIM_SEEDS=1000` runs more seeds, `NETFT_SEED=42` runs one and prints its timeline.
+//! `NETFT_SIM_SEEDS=1000` runs more seeds, from `NETFT_SIM_FIRST=5000` on, `NETFT_SEED=42` runs one
+//! and prints its timeline.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -20,9 +21,10 @@ use netft_proto::{
     sim::{Scenario, SimReport},
 };
 
-/// Runs every seed below `count` on all cores; returns the results of `pick` in the order of seeds.
+/// Runs `count` seeds on all cores; returns the results of `pick` in the order of seeds.
 fn sweep<T: Send>(count: u64, pick: impl Fn(u64) -> Option<T> + Sync) -> Vec<T> {
-    let next = AtomicU64::new(0);
+    let first = number("NETFT_SIM_FIRST").unwrap_or(0);
+    let next = AtomicU64::new(first);
     let kept = Mutex::new(Vec::new());
     let cores = thread::available_parallelism().map_or(2, usize::from);
     thread::scope(|scope| {
@@ -30,7 +32,7 @@ fn sweep<T: Send>(count: u64, pick: impl Fn(u64) -> Option<T> + Sync) -> Vec<T> 
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count {
+                    if seed >= first + count {
                         return;
                     }
                     if let Some(found) = pick(seed) {

@@ -1,9 +1,5 @@
 //! Floating addresses whose owner raft decides on: three nodes, and a client on the segment.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     io::Write,
     net::{Ipv4Addr, TcpListener},
@@ -17,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     commands::has_programs,
     owner_lab::{Fault, OwnerLab, VIP_ADDRESS},
     wait_until,
