@@ -40,8 +40,8 @@ mod io;
 
 pub use adapter::Adapter;
 pub use netft_proto::{
-    NodeKey, PeerId, RouteId, Time, config, engine, failover, ids, loss_detection, overrides,
-    packet, roster, route, session, time, topology, vip, wire,
+    NodeKey, PeerId, RouteId, Time, config, drill, engine, failover, ids, loss_detection,
+    overrides, packet, roster, route, session, time, topology, vip, wire,
 };
 
 /// The examples of the README compile.

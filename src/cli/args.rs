@@ -10,7 +10,11 @@ use netft::{
 };
 
 use super::{
-    cluster_args::ClusterCommand, event_id::parse_event_id, output, peer::PeerCommand,
+    cluster_args::ClusterCommand,
+    drill::{DRILL_CODES, DrillArgs},
+    event_id::parse_event_id,
+    output,
+    peer::PeerCommand,
     vip::VipCommand,
 };
 use crate::{
@@ -100,6 +104,9 @@ pub(super) enum NetftCommand {
         /// Interface name.
         interface: String,
     },
+    /// Rehearse a failure on the running node: bounded in time, undone by itself, measured.
+    #[command(after_help = DRILL_CODES)]
+    Drill(DrillArgs),
     /// List the networks between the nodes, as this node sees them.
     Networks,
     /// List the peers.

@@ -6,6 +6,7 @@ mod cluster;
 mod cluster_args;
 mod config_secrets;
 mod drain;
+mod drill;
 mod event_id;
 mod events;
 mod health;
@@ -112,6 +113,7 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
             let request = drain::interface_request(interface, true);
             drain::run_drain(&client(), request, Some(&drain), json, &mut out)
         }
+        NetftCommand::Drill(args) => drill::run_drill(&client(), &args, json, &style, &mut out),
         NetftCommand::Undrain { interface } => {
             let request = drain::interface_request(interface, false);
             drain::run_drain(&client(), request, None, json, &mut out)

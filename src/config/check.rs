@@ -10,6 +10,7 @@ use netft::{
         PrivateKey, RelayConfig, TopologyConfig, adapter_name, exclude_rule, keys, network_prefix,
         node_name,
     },
+    drill::DrillObjective,
     ids::virtual_addrs::VirtualAddrs,
     loss_detection::RetransmitLimits,
     route::Timing,
@@ -93,6 +94,7 @@ pub(super) fn check_file(
     read_adapter(reader, &file.adapter, &mut config.adapter);
     read_heartbeat(reader, &file.heartbeat, &mut config.heartbeat);
     read_failover(reader, &file.failover, &mut config.failover);
+    config.failover.objective = read_objective(reader, &file.slo);
     read_retransmit_limits(reader, &file.resend, &mut config.retransmit_limits);
     read_relay(reader, &file.relay, &mut config.relay);
     config.access.metrics = metrics::read_metrics(reader, &file.metrics, folder);
@@ -223,6 +225,16 @@ fn read_failover(
         &keys::FAILOVER_UNREACHABLE,
         Duration::from_millis,
     );
+}
+
+fn read_objective(reader: &mut FieldReader, table: &raw::ObjectiveTable) -> DrillObjective {
+    let detection = reader.read_number(&table.detection_ms, &keys::SLO_DETECTION);
+    let stall = reader.read_number(&table.stall_ms, &keys::SLO_STALL);
+    DrillObjective {
+        detection: detection.map(Duration::from_millis),
+        stall: stall.map(Duration::from_millis),
+        lost: reader.read_number(&table.lost, &keys::SLO_LOST),
+    }
 }
 
 fn read_retransmit_limits(

@@ -21,6 +21,8 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) failover: FailoverTable,
     #[serde(default)]
+    pub(super) slo: ObjectiveTable,
+    #[serde(default)]
     pub(super) session: SessionTable,
     #[serde(default)]
     pub(super) resend: ResendTable,
@@ -139,6 +141,14 @@ pub(super) struct FailoverTable {
     pub(super) mtu_raise: OptionalField,
     pub(super) gone: OptionalField,
     pub(super) unreachable: OptionalField,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ObjectiveTable {
+    pub(super) detection_ms: OptionalField,
+    pub(super) stall_ms: OptionalField,
+    pub(super) lost: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]

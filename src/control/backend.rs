@@ -7,6 +7,7 @@ use netft::{
     PeerId, RouteId, Time,
     api::{
         drain::{DrainError, DrainOrder, DrainReport},
+        drill::{DrillError, DrillOrder, DrillStatus},
         error::{PeerError, RouteError},
         query::QueryError,
         snapshot::Snapshot,
@@ -77,6 +78,22 @@ pub trait ControlBackend: Send + Sync + 'static {
         order: DrainOrder,
         wait: Duration,
     ) -> impl Future<Output = Result<DrainReport, DrainError>> + Send;
+
+    /// Begins a drill.
+    ///
+    /// # Errors
+    /// See [`DrillError`].
+    fn start_drill(
+        &self,
+        _order: DrillOrder,
+    ) -> impl Future<Output = Result<DrillStatus, DrillError>> + Send {
+        std::future::ready(Err(RouteError::Closed.into()))
+    }
+
+    /// The drill that runs, or the last one; `None` before the first.
+    fn drill_status(&self) -> impl Future<Output = Option<DrillStatus>> + Send {
+        std::future::ready(None)
+    }
 
     /// Sends a query to a peer on its control session.
     ///

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use netft::{
     PeerId,
-    api::snapshot::{PeerInfo, Snapshot},
+    api::{
+        drill::{AbortCause, DrillOutcome, DrillReport},
+        snapshot::{PeerInfo, Snapshot},
+    },
     failover::move_counts::MoveCounts,
     route::{DrainStatus, EventKind, RouteSpec, RouteState, RouteStatus},
 };
@@ -326,6 +329,13 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
         EventKind::Drain { route, peer, stage } => {
             EventDetail::Drain { route: route.0, peer: names.name_of(*peer), stage: *stage }
         }
+        EventKind::DrillStarted { order, routes } => EventDetail::DrillStarted {
+            target: order.target.to_string(),
+            fault: order.fault.to_string(),
+            length_ms: saturating_millis(order.length),
+            routes: routes.iter().map(|route| route.0).collect(),
+        },
+        EventKind::DrillEnded { report } => to_ended_event(report, names),
         EventKind::PathMtuChanged { route, peer, from, to } => EventDetail::PathMtuChanged {
             route: route.0,
             peer: names.name_of(*peer),
@@ -385,6 +395,35 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
     }
 }
 
+/// The event that ends a drill.
+fn to_ended_event(report: &DrillReport, names: &PeerNames) -> EventDetail {
+    EventDetail::DrillEnded {
+        target: report.order.target.to_string(),
+        fault: report.order.fault.to_string(),
+        outcome: report.outcome.as_str().to_owned(),
+        reason: abort_text(report.outcome, names),
+        detection_us: report.detection().map(saturating_micros),
+        stall_us: report.cost.stall.map(|stall| saturating_micros(stall.length)),
+        lost: report.cost.lost,
+        resent: report.cost.resent,
+        recovered: report.is_recovered(),
+        routes: report.routes.iter().map(|route| route.route.0).collect(),
+    }
+}
+
+/// Why a drill was aborted.
+pub(super) fn abort_text(outcome: DrillOutcome, names: &PeerNames) -> Option<String> {
+    match outcome {
+        DrillOutcome::Running | DrillOutcome::Settling | DrillOutcome::Completed => None,
+        DrillOutcome::Aborted(AbortCause::PeerAtRisk(peer)) => {
+            Some(format!("the other routes to {} failed", names.name_of(peer)))
+        }
+        DrillOutcome::Aborted(cause @ (AbortCause::SocketsReplaced | AbortCause::HandOver)) => {
+            Some(cause.as_str().to_owned())
+        }
+    }
+}
+
 fn drain_by(drain: DrainStatus) -> DrainedBy {
     match (drain.here, drain.at_peer) {
         (true, true) => DrainedBy::Both,
@@ -410,11 +449,11 @@ fn rounded_share(share: f32) -> f64 {
     (f64::from(share) * 10_000.0).round() / 10_000.0
 }
 
-fn saturating_micros(duration: Duration) -> u64 {
+pub(super) fn saturating_micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn saturating_millis(duration: Duration) -> u64 {
+pub(super) fn saturating_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -428,6 +467,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use netft::{
+        drill::{Drill, DrillFault, DrillOrder, DrillTarget},
         ids::{PeerId, RouteId},
         route::{DrainStage, Event, FailoverCost, NetworkChange, Reason, SessionEndCause},
         time::Time,
@@ -444,6 +484,9 @@ mod tests {
         let (from, to) = (RouteState::Up, RouteState::Down);
         let (reason, address) = (Reason::CarrierLost, "192.0.2.1:3343".parse().unwrap());
         let report = Box::default();
+        let (target, fault) = (DrillTarget::Route(route), DrillFault::Blackhole);
+        let order = DrillOrder { target, fault, length };
+        let drill = Drill::begin(Time::ZERO, order.clone(), &[route], &[]);
         let kinds = [
             EventKind::RemoteReachable { peer, route },
             EventKind::RemoteUnreachable { peer },
@@ -475,6 +518,8 @@ mod tests {
             EventKind::PathMtuChanged { route, peer, from: 1500, to: 1400 },
             EventKind::FailoverCost { peer, from: route, to: None, cost: FailoverCost::default() },
             EventKind::Drain { route, peer, stage: DrainStage::Drained },
+            EventKind::DrillStarted { order, routes: vec![route] },
+            EventKind::DrillEnded { report: Box::new(drill.report(Time::ZERO, 0)) },
             EventKind::SegmentedSends { route, peer, plain: true },
             EventKind::InterfaceListCut { listed: 256, usable: 300 },
             EventKind::VipChanged {

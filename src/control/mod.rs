@@ -6,6 +6,7 @@ pub mod client;
 pub mod cluster;
 pub mod convert;
 mod drain;
+pub mod drill;
 pub mod event_limiter;
 pub mod journal;
 pub mod listener;

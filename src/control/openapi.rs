@@ -92,6 +92,17 @@ fn api_requests() -> Vec<ApiRequest> {
             json_of::<schema::DrainRequest>(),
             json_of::<schema::DrainResponse>(),
         ),
+        get_request(
+            "/v1/drill",
+            "Show the drill that runs, or the last one",
+            json_of::<schema::DrillBody>(),
+        ),
+        post_request(
+            "/v1/drill",
+            "Rehearse a failure",
+            json_of::<schema::DrillRequest>(),
+            json_of::<schema::DrillBody>(),
+        ),
         ApiRequest {
             query: &[
                 ("after", "integer", "Number of the last event that is known; default: 0."),

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod counters;
+mod drill;
 mod events;
 mod networks;
 mod overrides;
@@ -18,6 +19,9 @@ use std::{
 
 pub use cluster::{ClusterNodeView, ClusterStatus, InviteAnswer, InviteOrder};
 pub use counters::PacketCounters;
+pub use drill::{
+    DrillBody, DrillRequest, DrillVerdictView, DrillView, DrilledRouteView, ObjectiveView,
+};
 pub(in crate::control) use events::EventSubject;
 pub use events::{EventDetail, EventList, EventView, RouteFields};
 use netft::{

@@ -2,6 +2,7 @@
 //! request waits longer than [`DRIVER_TIMEOUT`] for the driver.
 
 mod cluster;
+mod drill;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -107,6 +108,7 @@ pub async fn serve<N: ControlBackend>(listener: ControlListener, control: Arc<Co
         .route("/v1/reload", post(post_reload))
         .route("/v1/validate", post(post_validate))
         .merge(cluster::cluster_routes())
+        .merge(drill::drill_routes())
         .merge(upgrade::upgrade_routes())
         .fallback(|| async { RequestError::new(StatusCode::NOT_FOUND, "no such resource") })
         .method_not_allowed_fallback(|| async {

@@ -10,6 +10,7 @@ use netft::{
     Adapter, PeerId, RouteId, Time,
     api::{
         drain::{DrainError, DrainOrder, DrainReport},
+        drill::{DrillError, DrillOrder, DrillStatus},
         error::{OpenError, PeerError, RouteError},
         events::EventStream,
         handover::FrozenAdapter,
@@ -319,6 +320,17 @@ impl ControlBackend for RunningNode {
             Some(adapter) => adapter.drain_routes(order, wait).await,
             None => Err(RouteError::Closed.into()),
         }
+    }
+
+    async fn start_drill(&self, order: DrillOrder) -> Result<DrillStatus, DrillError> {
+        match self.adapter.read().await.as_ref() {
+            Some(adapter) => adapter.start_drill(order).await,
+            None => Err(RouteError::Closed.into()),
+        }
+    }
+
+    async fn drill_status(&self) -> Option<DrillStatus> {
+        self.adapter.read().await.as_ref()?.drill().await
     }
 
     async fn query_peer(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, QueryError> {

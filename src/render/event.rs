@@ -73,6 +73,9 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
             warn_if(matches!(change, NetworkChange::Partitioned | NetworkChange::Down))
         }
         EventDetail::SegmentedSends { plain, .. } => warn_if(*plain),
+        EventDetail::DrillEnded { outcome, recovered, .. } => {
+            warn_if(outcome != "completed" || !recovered)
+        }
         EventDetail::VipChanged { state, .. } => warn_if(state == "failed"),
         EventDetail::RemoteUnreachable { .. }
         | EventDetail::RemoteGone { .. }
@@ -100,6 +103,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::Suspect { .. }
         | EventDetail::Cost { .. }
         | EventDetail::Drain { .. }
+        | EventDetail::DrillStarted { .. }
         | EventDetail::Reconfigured
         | EventDetail::HostSettingChanged { .. }
         | EventDetail::InterfaceChanged { .. }
@@ -243,6 +247,16 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         }
         EventDetail::Drain { route, peer, stage } => {
             format!("{} to {peer}: {}", ends.route_label(*route), stage.as_str())
+        }
+        EventDetail::DrillStarted { target, fault, length_ms, .. } => {
+            format!("drill began: {fault} on {target} for {length_ms} ms")
+        }
+        EventDetail::DrillEnded { target, fault, outcome, reason, lost, resent, .. } => {
+            let reason = reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+            format!(
+                "drill {outcome}{reason}: {fault} on {target} is undone; frames: {resent} \
+                 retransmitted, {lost} lost"
+            )
         }
         EventDetail::EventsLost { count } => format!("{count} events were lost"),
         EventDetail::EventsLeftOut { peer, count } => {

@@ -71,6 +71,7 @@
 
 pub mod cadence;
 pub mod config;
+pub mod drill;
 pub mod engine;
 pub mod failover;
 #[doc(hidden)]

@@ -47,6 +47,7 @@ use crate::io::{
 pub use crate::{
     api::{
         drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
+        drill::{DrillError, DrillOrder, DrillStatus},
         error::{OpenError, PeerError, ReconfigureError, RouteError},
         events::{EVENT_BACKLOG, EventStream, MissedEvents},
         overrides::PublishedOverrides,
@@ -183,6 +184,24 @@ impl Adapter {
         let (answer, done) = oneshot::channel();
         self.send_request(DriverRequest::Remove(id, answer)).await.ok_or(RouteError::Closed)?;
         done.await.map_err(|_| RouteError::Closed)?
+    }
+
+    /// Rehearses a failure: its fault is there from now on for the time ordered, in this process's
+    /// memory alone, and is undone by itself. [`drill`](Self::drill) tells how it goes.
+    ///
+    /// # Errors
+    /// [`DrillError`] gives the reason; nothing changed then.
+    pub async fn start_drill(&self, order: DrillOrder) -> Result<DrillStatus, DrillError> {
+        let (answer, begun) = oneshot::channel();
+        self.send_request(DriverRequest::Drill(order, answer)).await.ok_or(RouteError::Closed)?;
+        begun.await.map_err(|_| RouteError::Closed)?
+    }
+
+    /// The drill that runs, or the last one; `None` before the first.
+    pub async fn drill(&self) -> Option<DrillStatus> {
+        let (answer, status) = oneshot::channel();
+        self.send_request(DriverRequest::DrillStatus(answer)).await?;
+        status.await.ok()?
     }
 
     /// Sends a peer a request on its control session, within the bounds of its topic

@@ -6,6 +6,7 @@
 
 pub mod counters;
 pub mod drain;
+pub mod drill;
 pub mod error;
 pub mod events;
 pub mod handover;

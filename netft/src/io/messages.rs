@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::{
     api::{
         drain::{DrainError, DrainOrder},
+        drill::{DrillError, DrillOrder, DrillStatus},
         error::{PeerError, RouteError},
         snapshot::Snapshot,
     },
@@ -71,6 +72,10 @@ pub(crate) enum DriverRequest {
     ChangePeer(PeerId, PeerChange, oneshot::Sender<Result<(), PeerError>>),
     /// Drain routes, or use them again.
     Drain(DrainOrder, oneshot::Sender<Result<Vec<RouteId>, DrainError>>),
+    /// Rehearse a failure.
+    Drill(DrillOrder, oneshot::Sender<Result<DrillStatus, DrillError>>),
+    /// The drill that runs, or the last one.
+    DrillStatus(oneshot::Sender<Option<DrillStatus>>),
     /// Probe the path MTU of every route anew; answered with the moment.
     Recheck(oneshot::Sender<Time>),
     /// Take datagrams of unknown sources for QUIC, since nodes may ask to join; or stop that.

@@ -25,6 +25,7 @@ pub(crate) mod quic;
 pub(crate) mod relays;
 pub(crate) mod resolver;
 pub(crate) mod socket;
+pub(crate) mod socket_fault;
 pub(crate) mod steering;
 pub mod sys;
 pub(crate) mod vip;

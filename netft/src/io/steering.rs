@@ -127,7 +127,9 @@ mod tests {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let local = socket.local_addr().unwrap();
         let id = SocketId(1);
-        let socket = Arc::new(UdpSocket { id, local, ifindex: 1, worker: 0, fd: socket.into() });
+        let fd = socket.into();
+        let socket = UdpSocket { id, local, ifindex: 1, worker: 0, fd, fault: None };
+        let socket = Arc::new(socket);
         let path = |n| {
             Arc::new(Path {
                 route: RouteId(n),

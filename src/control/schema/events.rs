@@ -240,6 +240,40 @@ pub enum EventDetail {
         #[cfg_attr(test, schemars(with = "words::WordSchema<DrainStage>"))]
         stage: DrainStage,
     },
+    /// A drill began: a failure is rehearsed (`netft drill`).
+    DrillStarted {
+        /// Its target.
+        target: String,
+        /// How it fails.
+        fault: String,
+        /// Milliseconds it lasts.
+        length_ms: u64,
+        /// The routes it makes fail.
+        routes: Vec<u32>,
+    },
+    /// A drill is over: its fault is undone.
+    DrillEnded {
+        /// Its target.
+        target: String,
+        /// How it failed.
+        fault: String,
+        /// `completed` or `aborted`.
+        outcome: String,
+        /// Why it was aborted; else null.
+        reason: Option<String>,
+        /// Microseconds until the last route was detected; null if one was not.
+        detection_us: Option<u64>,
+        /// Microseconds of the longest stall; null for none.
+        stall_us: Option<u64>,
+        /// Frames given up unacknowledged.
+        lost: u64,
+        /// Frames retransmitted on another route.
+        resent: u64,
+        /// Every route that was up is up again.
+        recovered: bool,
+        /// The routes it made fail.
+        routes: Vec<u32>,
+    },
     /// Events between the previous one and this one were lost.
     EventsLost {
         /// Number of lost events.
@@ -362,6 +396,7 @@ impl EventDetail {
             | Self::AddressLearned { route, .. }
             | Self::SegmentedSends { route, .. }
             | Self::PathMtuChanged { route, .. } => vec![*route],
+            Self::DrillStarted { routes, .. } | Self::DrillEnded { routes, .. } => routes.clone(),
             Self::RemoteUnreachable { .. }
             | Self::RemoteGone { .. }
             | Self::Ready { .. }
@@ -426,6 +461,8 @@ impl EventDetail {
                 peer.as_deref()
             }
             Self::AdapterRestored { .. }
+            | Self::DrillStarted { .. }
+            | Self::DrillEnded { .. }
             | Self::OverlayFault { .. }
             | Self::Stalled { .. }
             | Self::InterfaceListCut { .. }
@@ -467,6 +504,8 @@ impl EventDetail {
             | Self::Suspect { .. }
             | Self::Cost { .. }
             | Self::Drain { .. }
+            | Self::DrillStarted { .. }
+            | Self::DrillEnded { .. }
             | Self::PathMtuChanged { .. }
             | Self::SegmentedSends { .. }
             | Self::Ready { .. } => "route",

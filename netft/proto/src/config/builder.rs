@@ -76,6 +76,14 @@ impl Config {
         ] {
             check_number(key, value)?;
         }
+        let objective = self.failover.objective;
+        for (key, value) in [
+            (&keys::SLO_DETECTION, objective.detection.map(millis)),
+            (&keys::SLO_STALL, objective.stall.map(millis)),
+            (&keys::SLO_LOST, objective.lost),
+        ] {
+            value.map_or(Ok(()), |value| check_number(key, value))?;
+        }
         self.check_networks()?;
         self.check_peers()?;
         if let Some(dns) = &self.floating.dns {

@@ -14,6 +14,7 @@ use crate::{
         peer::{HostName, PeerConfig, RouteOverride},
         settings::{Config, EtcdTls, ExcludeRule, RelayConfig, TlsFiles},
     },
+    drill::report::DrillObjective,
     route::{PeerPolicies, RouteClass, Timing, TrafficClass, Transport},
 };
 
@@ -133,6 +134,11 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
         "silence until packets to a peer are answered as unreachable",
         describe_duration(old.failover.unreachable_after),
         describe_duration(new.failover.unreachable_after),
+    );
+    set(
+        "objective of drills",
+        describe_objective(old.failover.objective),
+        describe_objective(new.failover.objective),
     );
     let bound = |rate: u32| if rate == 0 { "off".to_owned() } else { format!("{rate}/s") };
     set("multicast", bound(old.adapter.multicast), bound(new.adapter.multicast));
@@ -454,6 +460,17 @@ fn describe_override(route: &RouteOverride) -> String {
 /// Delay and threshold as an operator reads them.
 pub fn describe_timing(timing: Timing) -> String {
     format!("{} ms × {}", timing.delay.as_millis(), timing.threshold.get())
+}
+
+fn describe_objective(objective: DrillObjective) -> String {
+    let DrillObjective { detection, stall, lost } = objective;
+    let parts = [
+        detection.map(|most| format!("detection {}", describe_duration(most))),
+        stall.map(|most| format!("stall {}", describe_duration(most))),
+        lost.map(|most| format!("{most} frames lost")),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
 fn describe_duration(length: Duration) -> String {

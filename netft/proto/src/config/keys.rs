@@ -23,6 +23,7 @@ pub const CONFIG_TABLES: &[ConfigTable] = &[
     table("heartbeat.cross_subnet", "Failure detection on routes through a router."),
     table("heartbeat.cross_site", "Failure detection on routes between two sites."),
     table("failover", "Timers of the route selection."),
+    table("slo", "Objective that drills (`netft drill`) are measured by."),
     table("session", "UDP port and handshakes."),
     table("resend", "Retransmission of frames that a failing route lost."),
     table("topology", "Pairing of local and remote addresses into routes."),
@@ -222,6 +223,16 @@ config_keys! {
     /// connections wait on (RFC 1122 section 4.2.3.9).
     FAILOVER_UNREACHABLE = "failover.unreachable", KeySyntax::Number(UNREACHABLE_LIMITS),
         Number(DEFAULT_UNREACHABLE_AFTER.as_millis() as u64), Live, "10000";
+
+    /// Longest time from a failure to its detection.
+    SLO_DETECTION = "slo.detection_ms", KeySyntax::Number(OBJECTIVE_TIME_LIMITS),
+        Described("no objective"), Live, "200";
+    /// Longest stall of data at a failover.
+    SLO_STALL = "slo.stall_ms", KeySyntax::Number(OBJECTIVE_TIME_LIMITS),
+        Described("no objective"), Live, "60";
+    /// Most frames that a failover may give up unacknowledged.
+    SLO_LOST = "slo.lost", KeySyntax::Number(OBJECTIVE_LOST_LIMITS),
+        Described("no objective"), Live, "0";
 
     /// UDP port of every local address, and of peers' addresses that name none.
     SESSION_PORT = "session.port", KeySyntax::Number(PORT_LIMITS), Number(DEFAULT_PORT as u64),

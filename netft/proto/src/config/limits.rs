@@ -114,6 +114,9 @@ pub(super) const HOLD_DOWN_LIMITS: NumberLimits = NumberLimits::new(0, 600_000, 
 pub(super) const PMTU_RAISE_LIMITS: NumberLimits = NumberLimits::new(1000, 3_600_000, "ms");
 pub(super) const UNREACHABLE_LIMITS: NumberLimits = NumberLimits::new(0, 3_600_000, "ms");
 pub(super) const GONE_LIMITS: NumberLimits = NumberLimits::new(500, 3_600_000, "ms");
+pub(super) const OBJECTIVE_TIME_LIMITS: NumberLimits = NumberLimits::new(1, 600_000, "ms");
+pub(super) const OBJECTIVE_LOST_LIMITS: NumberLimits =
+    NumberLimits::new(0, 1_000_000_000, "frames");
 pub(super) const RETRANSMIT_BYTES_LIMITS: NumberLimits = NumberLimits::new(0, 1 << 32, "bytes");
 pub(super) const RETRANSMIT_AGE_LIMITS: NumberLimits = NumberLimits::new(10, 60_000, "ms");
 pub(super) const RELAY_LIMITS: NumberLimits =

@@ -21,6 +21,7 @@ use crate::{
         private_key::PrivateKey,
         vip::VipConfig,
     },
+    drill::report::DrillObjective,
     ids::{NodeKey, virtual_addrs::VirtualAddrs},
     loss_detection::RetransmitLimits,
     route::{DEFAULT_GONE_AFTER, DEFAULT_UNREACHABLE_AFTER, PMTU_RAISE_TIMER, RouteClass, Timing},
@@ -183,7 +184,7 @@ pub struct HeartbeatConfig {
     pub history: usize,
 }
 
-/// Timers of the route selection.
+/// Timers of the route selection, and the objective for failovers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailoverConfig {
     /// How long a better route must stay up before data returns to it.
@@ -195,6 +196,8 @@ pub struct FailoverConfig {
     pub gone_after: Duration,
     /// How long no route to a peer is usable until packets to it are answered as unreachable.
     pub unreachable_after: Duration,
+    /// The objective that drills are measured by.
+    pub objective: DrillObjective,
 }
 
 /// Pairing of local and remote addresses.
@@ -244,6 +247,7 @@ impl Default for FailoverConfig {
             pmtu_raise_timer: PMTU_RAISE_TIMER,
             gone_after: DEFAULT_GONE_AFTER,
             unreachable_after: DEFAULT_UNREACHABLE_AFTER,
+            objective: DrillObjective::default(),
         }
     }
 }

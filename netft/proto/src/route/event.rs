@@ -8,6 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    drill::{order::DrillOrder, report::DrillReport},
     failover::{cost::FailoverCost, report::FailoverReport},
     ids::{PeerId, RouteId},
     route::{
@@ -265,6 +266,18 @@ pub enum EventKind {
         /// The stage it reached.
         stage: DrainStage,
     },
+    /// A drill began: a failure is rehearsed on these routes.
+    DrillStarted {
+        /// The order.
+        order: DrillOrder,
+        /// The routes it makes fail.
+        routes: Vec<RouteId>,
+    },
+    /// A drill is over, its fault is undone.
+    DrillEnded {
+        /// Its findings.
+        report: Box<DrillReport>,
+    },
     /// This node has more usable addresses than its interface list holds: peers do not learn the
     /// others. Emitted once until all fit again.
     InterfaceListCut {
@@ -363,6 +376,8 @@ impl EventKind {
             Self::SegmentedSends { .. } => "segmented-sends",
             Self::FailoverCost { .. } => "cost",
             Self::Drain { .. } => "drain",
+            Self::DrillStarted { .. } => "drill-started",
+            Self::DrillEnded { .. } => "drill-ended",
             Self::InterfaceListCut { .. } => "interface-list-cut",
             Self::VipChanged { .. } => "vip-changed",
             Self::VipNotice { .. } => "vip-notice",

@@ -279,6 +279,8 @@ impl InvariantChecker {
             | EventKind::SegmentedSends { .. }
             | EventKind::FailoverCost { .. }
             | EventKind::Drain { .. }
+            | EventKind::DrillStarted { .. }
+            | EventKind::DrillEnded { .. }
             | EventKind::InterfaceListCut { .. }
             | EventKind::VipChanged { .. }
             | EventKind::VipNotice { .. }

@@ -96,6 +96,8 @@ define_drop_reasons! {
     ForeignSource = "foreign_source",
     /// To or from a floating address of this node whose lease ended.
     LeaseEnded = "lease_ended",
+    /// A drill's fault dropped the datagram.
+    DrillFault = "drill_fault",
 }
 
 #[cfg(test)]

@@ -111,6 +111,10 @@ pub(super) enum Action {
     CountDrop(DropReason),
     /// Have the carrier monitor compare the carriers with these.
     PollCarriers(CarrierStates),
+    /// Send what a drill's lifted fault holds, and take in the rest.
+    ReleaseHeld,
+    /// Take the fault of a drill away.
+    RemoveFaults,
     /// Open the sockets that did not open, and report faults.
     SyncSockets,
     /// Report to the engine what each route's interface and transport take.

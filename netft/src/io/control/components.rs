@@ -5,6 +5,7 @@ use netft_proto::time::Time;
 use super::{
     carrier_poll::CarrierPoll,
     component::{Actions, Component, Input, View},
+    drill_runner::DrillRunner,
     frame_limits::FrameLimits,
     nat::NatTraversal,
     network_watch::NetworkWatch,
@@ -20,7 +21,7 @@ use super::{
 };
 
 /// How many components are polled.
-pub(super) const COMPONENT_COUNT: usize = 12;
+pub(super) const COMPONENT_COUNT: usize = 13;
 
 /// Every component, and the helpers that have no deadlines.
 #[derive(Default)]
@@ -35,6 +36,7 @@ pub(super) struct Components {
     pub(super) overrides: OverrideTable,
     pub(super) overlay_watch: OverlayWatch,
     pub(super) trials: RouteTrials,
+    pub(super) drill: DrillRunner,
     pub(super) segmented_sends: SegmentedSends,
     pub(super) connections: QuicConnections,
     pub(super) frame_limits: FrameLimits,
@@ -55,6 +57,7 @@ impl Components {
             overrides,
             overlay_watch,
             trials,
+            drill,
             segmented_sends,
             connections,
             ..
@@ -70,6 +73,7 @@ impl Components {
             overrides,
             overlay_watch,
             trials,
+            drill,
             segmented_sends,
             connections,
         ]

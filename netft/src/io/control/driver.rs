@@ -1,7 +1,7 @@
 //! The driver's state: takes in messages, carries out the components' actions and the engine's
 //! outputs.
 
-use std::{net::SocketAddr, os::fd::AsFd, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use netft_proto::{
     config::Config,
@@ -159,6 +159,7 @@ impl Driver {
                 if is_network_news(&event.kind) {
                     self.components.network_watch.mark_changed(event.at);
                 }
+                self.components.drill.on_event(&event);
                 let is_state = matches!(event.kind, EventKind::StateChanged { .. });
                 // Nobody listening is no error.
                 let _ = self.events.send(event);
@@ -188,6 +189,11 @@ impl Driver {
                     self.dispatch(&Input::RoutesChanged);
                     self.sync_sockets();
                     self.publisher.mark_dirty("an address was learned");
+                }
+                Action::ReleaseHeld => self.sockets.release_held(),
+                Action::RemoveFaults => {
+                    self.sockets.remove_faults(&self.workers);
+                    self.publisher.mark_dirty("a drill is over");
                 }
                 Action::UpdateTrials => self.update_trials(),
                 Action::SendEcho(peer) => self.send_echo(peer),
@@ -317,7 +323,8 @@ impl Driver {
             DriverMessage::HostState(host_state) => {
                 self.set_host_state(host_state, "the interfaces changed");
             }
-            DriverMessage::Carriers(seen) => {
+            DriverMessage::Carriers(mut seen) => {
+                self.components.drill.mask_carriers(&mut seen);
                 tracing::debug!(?seen, "L1 carriers changed");
                 if self.planner.set_carriers(&seen) {
                     self.sync_sockets();
@@ -447,7 +454,7 @@ impl Driver {
         if self.send_over_quic(route, &frame).is_some() {
             return;
         }
-        match udp::send_control(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL)) {
+        match socket.send(&remote, &frame, None, Some(udp::TOS_CONTROL)) {
             Ok(()) => self.count_tx_frames(1),
             Err(error) if udp::classify_send_error(&error, false) == SendFault::Route => {
                 self.dispatch(&Input::SendFailed(route));
@@ -468,7 +475,7 @@ impl Driver {
         let refused = if let Some(outcome) = self.send_over_quic(route, &frame) {
             outcome.too_big > 0 || matches!(outcome.fault, Some((SendFault::TooBig, _)))
         } else {
-            match udp::send_control(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL)) {
+            match socket.send(&remote, &frame, None, Some(udp::TOS_CONTROL)) {
                 Ok(()) => {
                     self.count_tx_frames(1);
                     false
@@ -498,7 +505,7 @@ impl Driver {
         if let Err(reason) = session.seal_message(FrameKind::Challenge, 0, &mut frame, write) {
             return self.count_drop(reason);
         }
-        match udp::send_control(socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)) {
+        match socket.send(&to, &frame, None, Some(udp::TOS_CONTROL)) {
             Ok(()) => self.count_tx_frames(1),
             // The next peer-reflexive heartbeat leads to another challenge.
             Err(error) if udp::classify_send_error(&error, false) == SendFault::Transient => {}

@@ -19,7 +19,7 @@ use netft_proto::{
 
 use crate::io::{
     clock,
-    control::{driver::Driver, route_table::RouteEntry},
+    control::{drill, driver::Driver, route_table::RouteEntry},
     counters::RouteCounters,
     datapath::report::FromWorker,
     handover::{SavedAdapter, SavedPeerEntry, SavedRanks, SavedRouteEntry},
@@ -44,6 +44,7 @@ pub(super) fn freeze_driver(
     mut next_message: impl FnMut() -> Option<FromWorker>,
     mut ranks: SavedRanks,
 ) -> io::Result<FrozenState> {
+    drill::end_for_successor(&mut driver);
     // Their peers leave these routes at once.
     driver.components.connections.close_all();
     driver.engine.request_on_all_routes(clock::now());

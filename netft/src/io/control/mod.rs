@@ -21,6 +21,8 @@ mod component;
 mod components;
 mod control_sessions;
 mod drain;
+mod drill;
+mod drill_runner;
 mod driver;
 mod frame_limits;
 mod handover;

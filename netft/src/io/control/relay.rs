@@ -293,7 +293,7 @@ mod tests {
         let local = "127.0.0.1:0".parse().unwrap_or_else(|error| panic!("{error}"));
         let socket = |id| {
             let fd = udp::open_socket(local, 1, false).unwrap_or_else(|error| panic!("{error}"));
-            Arc::new(UdpSocket { id: SocketId(id), local, ifindex: 1, worker: 0, fd })
+            Arc::new(UdpSocket { id: SocketId(id), local, ifindex: 1, worker: 0, fd, fault: None })
         };
         let endpoint = RelayEndpoint { via: RELAY, peer: PEER, inner: socket(1), outer: socket(2) };
         relays.on_opened(RouteId(1), endpoint);

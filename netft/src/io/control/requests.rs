@@ -16,7 +16,7 @@ use crate::{
     },
     io::{
         clock,
-        control::{drain, driver::Driver, overrides::route_ends, reconfigure, snapshot},
+        control::{drain, drill, driver::Driver, overrides::route_ends, reconfigure, snapshot},
         messages::{DriverRequest, NewConfig},
     },
 };
@@ -48,6 +48,12 @@ impl Driver {
             }
             DriverRequest::Drain(order, answer) => {
                 let _ = answer.send(self.drain_routes(&order));
+            }
+            DriverRequest::Drill(order, answer) => {
+                let _ = answer.send(drill::start_drill(self, order));
+            }
+            DriverRequest::DrillStatus(answer) => {
+                let _ = answer.send(drill::drill_status(self));
             }
             DriverRequest::Recheck(answer) => {
                 let _ = answer.send(clock::now());

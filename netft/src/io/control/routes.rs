@@ -23,7 +23,8 @@ use crate::io::{
 impl Driver {
     /// Takes in the node's interfaces: routes appear and go, sockets follow their addresses,
     /// faults are reported.
-    pub(super) fn set_host_state(&mut self, host_state: HostState, reason: &'static str) {
+    pub(super) fn set_host_state(&mut self, mut host_state: HostState, reason: &'static str) {
+        self.components.drill.mask_host_state(&mut host_state);
         self.sessions.set_adapter_state(&self.config, &host_state);
         self.planner.set_host_state(host_state);
         self.replan_routes(reason);

@@ -1,7 +1,7 @@
 //! The open sockets: one per local address and worker, pinned to one interface.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
@@ -15,6 +15,7 @@ use crate::io::{
     datapath::workers::Workers,
     handover::SocketState,
     socket::{SocketId, UdpSocket},
+    socket_fault::FaultSwitch,
     sys::{reuseport, udp},
 };
 
@@ -48,7 +49,7 @@ impl Sockets {
             let fd = udp::open_socket(local, ifindex, count > 1)?;
             self.last_id += 1;
             let id = SocketId(self.last_id);
-            sockets.push(Arc::new(UdpSocket { id, local, ifindex, worker, fd }));
+            sockets.push(Arc::new(UdpSocket { id, local, ifindex, worker, fd, fault: None }));
         }
         // Without it the kernel chooses the socket by the addresses: slower, not wrong.
         let is_filtered =
@@ -71,7 +72,8 @@ impl Sockets {
     ) {
         for (SocketState { local, ifindex, worker }, fd) in sockets {
             self.last_id += 1;
-            let socket = UdpSocket { id: SocketId(self.last_id), local, ifindex, worker, fd };
+            let id = SocketId(self.last_id);
+            let socket = UdpSocket { id, local, ifindex, worker, fd, fault: None };
             self.open.entry(local).or_default().push(Arc::new(socket));
         }
         self.open.retain(|_, sockets| {
@@ -96,8 +98,8 @@ impl Sockets {
     /// No descriptor is left.
     pub(super) fn duplicate_all(&self) -> io::Result<Vec<(SocketState, OwnedFd)>> {
         let duplicate = |socket: &Arc<UdpSocket>| {
-            let UdpSocket { local, ifindex, worker, ref fd, .. } = **socket;
-            Ok((SocketState { local, ifindex, worker }, fd.try_clone()?))
+            let UdpSocket { local, ifindex, worker, .. } = **socket;
+            Ok((SocketState { local, ifindex, worker }, socket.kernel_fd().try_clone()?))
         };
         self.iter_sockets().map(duplicate).collect()
     }
@@ -117,8 +119,8 @@ impl Sockets {
         let local = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
         self.last_id += 1;
         let worker = worker % workers.worker_count();
-        let socket = UdpSocket { id: SocketId(self.last_id), local, ifindex, worker, fd };
-        let socket = Arc::new(socket);
+        let id = SocketId(self.last_id);
+        let socket = Arc::new(UdpSocket { id, local, ifindex, worker, fd, fault: None });
         workers.register_socket(&socket)?;
         self.open.insert(local, vec![socket.clone()]);
         Ok(socket)
@@ -147,6 +149,56 @@ impl Sockets {
         !stale.is_empty()
     }
 
+    /// Puts a fault between this node and the remote ends of some local addresses. Each send and
+    /// receive there goes through it from the next table on.
+    ///
+    /// # Errors
+    /// No descriptor is left, or a local address has no socket; nothing has a fault then.
+    pub(super) fn inject_fault(
+        &mut self,
+        ends: &BTreeMap<SocketAddr, BTreeSet<SocketAddr>>,
+        switch: &Arc<FaultSwitch>,
+        workers: &Workers,
+    ) -> io::Result<()> {
+        let mut faulted = BTreeMap::new();
+        for (local, remotes) in ends {
+            let sockets = self.open.get(local).ok_or(io::ErrorKind::AddrNotAvailable)?;
+            let wrap = |socket: &Arc<UdpSocket>| {
+                Ok(Arc::new(UdpSocket::with_fault(socket, remotes.clone(), switch.clone())?))
+            };
+            faulted.insert(*local, sockets.iter().map(wrap).collect::<io::Result<Vec<_>>>()?);
+        }
+        for socket in faulted.values().flatten() {
+            if let Err(error) = workers.replace_socket(socket) {
+                self.iter_sockets().try_for_each(|socket| workers.replace_socket(socket))?;
+                return Err(error);
+            }
+        }
+        self.open.extend(faulted);
+        Ok(())
+    }
+
+    /// Returns whether the sockets of a local address have a fault.
+    pub(super) fn has_fault(&self, local: SocketAddr) -> bool {
+        self.sockets_at(local).iter().any(|socket| socket.fault.is_some())
+    }
+
+    /// Sends what a lifted fault holds, and has the workers take in the rest.
+    pub(super) fn release_held(&self) {
+        self.iter_sockets().for_each(|socket| socket.release_held());
+    }
+
+    /// Takes the faults away. Datagrams that one still holds are dropped and counted.
+    pub(super) fn remove_faults(&mut self, workers: &Workers) {
+        for socket in self.open.values_mut().flatten() {
+            if let Some(plain) = socket.without_fault() {
+                // Only the addition of a timer can fail.
+                let _ = workers.replace_socket(&plain);
+                *socket = plain;
+            }
+        }
+    }
+
     /// The sockets of a local address, one per worker.
     pub(super) fn sockets_at(&self, local: SocketAddr) -> &[Arc<UdpSocket>] {
         self.open.get(&local).map_or(&[], Vec::as_slice)
@@ -156,7 +208,7 @@ impl Sockets {
     /// socket that cannot be polled has none.
     pub(super) fn has_unread(&self, local: SocketAddr) -> bool {
         self.sockets_at(local).iter().any(|socket| {
-            let mut asked = [PollFd::new(&socket.fd, PollFlags::IN)];
+            let mut asked = [PollFd::new(socket.kernel_fd(), PollFlags::IN)];
             rustix::event::poll(&mut asked, Some(&Timespec::default())).is_ok_and(|n| n > 0)
                 && asked[0].revents().contains(PollFlags::IN)
         })

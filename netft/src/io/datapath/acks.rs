@@ -193,7 +193,7 @@ impl AckSender {
                 ack.set_arrivals(session.arrivals_on(route));
             }
             let transport = reply_to.route.and_then(|route| fib.transport_of(route));
-            let reply_path = ReplyPath { transport, socket: &socket.fd, to: reply_to.to };
+            let reply_path = ReplyPath { transport, socket, to: reply_to.to };
             send_ack((session, *queue_id), &ack, &reply_path, frame, counters);
         };
         schedules.retain(|(session, schedule)| {

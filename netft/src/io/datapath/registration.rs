@@ -25,6 +25,11 @@ pub(super) const QUEUE_TOKEN: u64 = 1;
 /// Bit of the tokens of sockets; the lower half is the [`SocketId`].
 const SOCKET_TOKEN_BIT: u64 = 1 << 32;
 
+/// The token of a socket.
+fn token_of(id: SocketId) -> u64 {
+    SOCKET_TOKEN_BIT | u64::from(id.0)
+}
+
 /// The socket of a token.
 pub(super) fn socket_of(token: u64) -> Option<SocketId> {
     let id = u32::try_from(token ^ SOCKET_TOKEN_BIT).ok()?;
@@ -67,8 +72,25 @@ impl WorkerShared {
 
     pub(super) fn register_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
         let mut registered = self.lock_registered();
-        self.epoll.add(&socket.fd, SOCKET_TOKEN_BIT | u64::from(socket.id.0))?;
+        self.epoll.add(socket.kernel_fd(), token_of(socket.id))?;
         registered.sockets.push(socket.clone());
+        self.publish_change(registered);
+        Ok(())
+    }
+
+    /// Puts a socket in the place of the registered one of its number and descriptor: the same one
+    /// with a fault, or without.
+    pub(super) fn replace_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
+        let mut registered = self.lock_registered();
+        let place = registered.sockets.iter().position(|known| known.id == socket.id);
+        let Some(place) = place else { return Ok(()) };
+        if let Some(timer) = socket.fault_timer() {
+            self.epoll.add(timer, token_of(socket.id))?;
+        }
+        let before = std::mem::replace(&mut registered.sockets[place], socket.clone());
+        if let Some(timer) = before.fault_timer() {
+            let _ = self.epoll.remove(timer);
+        }
         self.publish_change(registered);
         Ok(())
     }
@@ -77,7 +99,10 @@ impl WorkerShared {
         let mut registered = self.lock_registered();
         if let Some(place) = registered.sockets.iter().position(|socket| socket.id == id) {
             let socket = registered.sockets.swap_remove(place);
-            let _ = self.epoll.remove(&socket.fd);
+            let _ = self.epoll.remove(socket.kernel_fd());
+            if let Some(timer) = socket.fault_timer() {
+                let _ = self.epoll.remove(timer);
+            }
         }
         self.publish_change(registered);
     }

@@ -1,30 +1,27 @@
 //! Transmission of one control frame on the path that a peer's frame arrived on.
 
-use std::{
-    net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use netft_proto::wire::DropReason;
 
 use crate::io::{
     path::Path,
     quic::transport::{FrameClass, QuicTransport, SendOutcome},
+    socket::UdpSocket,
     sys::udp,
 };
 
 /// The transport of one frame: the QUIC connection of its route, or a UDP socket.
 pub(super) struct ReplyPath<'a> {
     pub(super) transport: Option<&'a Arc<QuicTransport>>,
-    pub(super) socket: &'a OwnedFd,
+    pub(super) socket: &'a UdpSocket,
     pub(super) to: SocketAddr,
 }
 
 impl<'a> ReplyPath<'a> {
     /// The transport of a path.
     pub(super) fn from_path(path: &'a Path) -> Self {
-        Self { transport: path.transport.as_ref(), socket: &path.socket.fd, to: path.remote }
+        Self { transport: path.transport.as_ref(), socket: &path.socket, to: path.remote }
     }
 
     /// Sends one sealed frame.
@@ -38,7 +35,7 @@ impl<'a> ReplyPath<'a> {
             };
         }
         let tos = (class == FrameClass::Control).then_some(udp::TOS_CONTROL);
-        let sent = udp::send_control(self.socket.as_fd(), &self.to, frame, tos);
+        let sent = self.socket.send(&self.to, frame, None, tos);
         sent.map_err(|_| DropReason::SendFailed)
     }
 }

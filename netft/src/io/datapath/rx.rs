@@ -1,7 +1,5 @@
 //! The receiving half of a worker: from a socket to the adapter, the driver or QUIC.
 
-use std::os::fd::AsFd;
-
 use bytes::Bytes;
 use netft_proto::{
     packet::{gro::GroCoalescer, handshake_limit::HandshakeLimiter},
@@ -18,7 +16,7 @@ use crate::io::{
         rx_context::{RxContext, RxSource},
     },
     socket::{SocketId, UdpSocket},
-    sys::{udp, udp::ReceivedBatch},
+    sys::udp::ReceivedBatch,
 };
 
 /// Limit of receives on one socket in a turn, so that the adapter is served too.
@@ -71,7 +69,7 @@ impl RxPipeline {
     ) -> bool {
         let mut queue_dead = false;
         for _ in 0..MAX_RECEIVES_PER_TURN {
-            match udp::recv_batch(socket.fd.as_fd(), &mut self.input) {
+            match socket.receive(&mut self.input) {
                 Ok(None) => return queue_dead,
                 Ok(Some(received)) => {
                     if let Some(total) = received.dropped_total {

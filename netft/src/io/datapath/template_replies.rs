@@ -39,7 +39,7 @@ pub(super) fn send_template_reply(
     let mut frame = Vec::with_capacity(HEADER_LEN + MAX_HEARTBEAT_LEN + TAG_LEN);
     let write = |frame: &mut Vec<u8>| reply.encode(frame);
     let sealed = sealing.seal_message(FrameKind::Heartbeat, 0, &mut frame, write);
-    let reply_path = ReplyPath { transport: None, socket: &socket.fd, to: source.from };
+    let reply_path = ReplyPath { transport: None, socket, to: source.from };
     let sent = sealed.and_then(|()| reply_path.send_frame(&frame, FrameClass::Control)).is_ok();
     if sent {
         Counters::add(&context.counters.tx_frames, 1);

@@ -1,15 +1,13 @@
 //! Transmission of sealed data frames on a path: one segmented send (UDP GSO) where the interface
 //! can, one send per frame where it cannot.
 
-use std::os::fd::AsFd;
-
 use netft_proto::wire::DropReason;
 
 use crate::io::{
     datapath::{quic_tx, tx_context::TxContext},
     path::Path,
     socket::{SocketId, UdpSocket},
-    sys::{udp, udp::SendFault},
+    sys::udp::SendFault,
 };
 
 /// Limit of remembered sockets without segmentation offload. One that is forgotten costs one failed
@@ -76,26 +74,31 @@ pub(super) fn transmit_frames(
 
 /// One send call.
 fn send_datagrams(path: &Path, bytes: &[u8], segment: Option<u16>) -> Result<(), (SendFault, i32)> {
-    udp::send_classified(path.socket.fd.as_fd(), &path.remote, bytes, segment, None)
+    path.socket.send_classified(&path.remote, bytes, segment, None)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::{Arc, atomic::Ordering::Relaxed};
+    use std::{
+        os::fd::AsFd,
+        sync::{Arc, atomic::Ordering::Relaxed},
+    };
 
     use netft_proto::ids::RouteId;
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::io::sys::udp;
     use crate::io::{counters::Counters, datapath::driver_queue::DriverQueue};
 
     /// A path from a socket to itself.
     fn path() -> Path {
         let fd = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
         let local = std::net::SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
-        let socket = Arc::new(UdpSocket { id: SocketId(1), local, ifindex: 1, worker: 0, fd });
+        let socket =
+            Arc::new(UdpSocket { id: SocketId(1), local, ifindex: 1, worker: 0, fd, fault: None });
         Path {
             route: RouteId(1),
             socket,

@@ -71,6 +71,14 @@ impl Workers {
         self.shared_of(*worker).register_socket(socket)
     }
 
+    /// Has a worker receive on a socket as this one does: with a fault, or without.
+    ///
+    /// # Errors
+    /// The kernel refused its timer.
+    pub(crate) fn replace_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
+        self.shared_of(socket.worker).replace_socket(socket)
+    }
+
     /// Deregisters a socket. It is closed once the worker has finished its turn and every table
     /// that names it is gone, so its address may stay in use for some microseconds.
     pub(crate) fn deregister_socket(&self, socket: &UdpSocket) {

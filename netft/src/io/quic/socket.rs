@@ -9,7 +9,6 @@ use std::{
     fmt, io,
     io::IoSliceMut,
     net::{Ipv6Addr, SocketAddr},
-    os::fd::AsFd,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -37,7 +36,6 @@ use crate::io::{
         unverified_sources::UnverifiedSources,
     },
     socket::UdpSocket,
-    sys::udp,
 };
 
 /// All routes to all peers, as one socket.
@@ -94,7 +92,7 @@ impl RouteSocket {
     /// Sends on one route. A failed send is counted but not an error of the session: another route
     /// or QUIC's retransmission recovers the loss.
     fn send_datagram(&self, socket: &UdpSocket, remote: SocketAddr, bytes: &[u8]) {
-        if udp::send_control(socket.fd.as_fd(), &remote, bytes, None).is_err() {
+        if socket.send(&remote, bytes, None, None).is_err() {
             self.count_drop(DropReason::SendFailed);
         }
     }

@@ -75,7 +75,7 @@ const MAX_DATAGRAM: usize = 1472;
 pub(super) fn socket() -> Arc<UdpSocket> {
     let fd = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
     let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
-    Arc::new(UdpSocket { id: SocketId(3), local, ifindex: 1, worker: 0, fd })
+    Arc::new(UdpSocket { id: SocketId(3), local, ifindex: 1, worker: 0, fd, fault: None })
 }
 
 pub(super) fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {

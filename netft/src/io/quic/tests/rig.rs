@@ -118,6 +118,7 @@ impl Plan {
                 ifindex: 1,
                 worker: 0,
                 fd: socket.try_clone().unwrap().into(),
+                fault: None,
             });
             let (route, received) = (RouteId(n), Arc::default());
             let route = FibRoute { peer: PeerId(0), route, received };

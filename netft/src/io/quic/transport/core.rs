@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    os::fd::AsFd,
     sync::{Arc, Weak},
     time::Instant,
 };
@@ -405,5 +404,5 @@ fn send_datagram(
     tos: Option<u8>,
 ) -> Result<(), (SendFault, i32)> {
     let segment = segment.and_then(|size| u16::try_from(size).ok());
-    udp::send_classified(socket.fd.as_fd(), remote, bytes, segment, tos)
+    socket.send_classified(remote, bytes, segment, tos)
 }

@@ -36,7 +36,7 @@ fn key() -> Key {
 fn socket(id: u32) -> Arc<UdpSocket> {
     let fd = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
     let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
-    Arc::new(UdpSocket { id: SocketId(id), local, ifindex: 1, worker: 0, fd })
+    Arc::new(UdpSocket { id: SocketId(id), local, ifindex: 1, worker: 0, fd, fault: None })
 }
 
 /// One end of a route.
@@ -379,7 +379,7 @@ fn how_late(quic: bool) {
     let to = receiver.socket.local;
     let plain = |bytes: &[u8], stride: usize, tos: Option<u8>| {
         let segment = (bytes.len() > stride).then_some(stride as u16);
-        let sent = udp::send_classified(sender.socket.fd.as_fd(), &to, bytes, segment, tos);
+        let sent = sender.socket.send_classified(&to, bytes, segment, tos);
         if sent.is_ok() { bytes.len() as u64 } else { 0 }
     };
     let mut late = thread::scope(|scope| {

@@ -161,24 +161,6 @@ pub fn send_to(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// As [`send_to`].
-///
-/// # Errors
-/// The fault, with its errno.
-#[inline]
-pub fn send_classified(
-    fd: BorrowedFd<'_>,
-    remote: &SocketAddr,
-    bytes: &[u8],
-    segment: Option<u16>,
-    tos: Option<u8>,
-) -> Result<(), (SendFault, i32)> {
-    send_to(fd, remote, bytes, segment, tos).map_err(|error| {
-        let errno = error.raw_os_error().unwrap_or_default();
-        (classify_send_error(&error, segment.is_some()), errno)
-    })
-}
-
 /// Sends one control datagram: a heartbeat, a QUIC packet.
 ///
 /// # Errors
