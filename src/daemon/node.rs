@@ -298,7 +298,7 @@ impl ControlBackend for RunningNode {
         };
         let changes = reload::reload_config(adapter, &self.source, dry_run).await?;
         if let (false, Some(vips)) = (dry_run, self.vips.get()) {
-            vips.configure(adapter.config().floating.vips.clone()).await;
+            vips.configure(&adapter.config()).await;
             self.reloaded.send_replace(());
         }
         Ok(changes)

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     ownership::{OWNERSHIP_QUEUE_LEN, clock},
     vip::{
-        HAND_OVER_TIMEOUT, NameBoard, PartnerBook, VipHandle, VipPeers, VipReport, VipService,
-        VipServiceParts, answer_hand_over,
+        HAND_OVER_TIMEOUT, LeaseNews, NameBoard, PartnerBook, VipHandle, VipPeers, VipReport,
+        VipService, VipServiceParts, answer_hand_over, peer_addrs_of,
     },
 };
 
@@ -61,6 +61,7 @@ impl RunningVips {
             updates: update_rx,
             cluster: cluster_of(&config),
             peers: peers_tx,
+            peer_addrs: peer_addrs_of(&config),
             requests,
             reports: reports.clone(),
         };
@@ -128,19 +129,23 @@ fn cluster_of(config: &Config) -> [u8; 32] {
     keys.map(|key| key.0).min().unwrap_or_default()
 }
 
-/// Sends messages to every peer, one after the other: what it tells last is true.
-async fn tell_peers(node: Arc<RunningNode>, mut messages: mpsc::Receiver<Vec<u8>>) {
-    while let Some(message) = messages.recv().await {
-        let (_, peers) = node.node_names().await;
-        let mut asked = JoinSet::new();
-        for peer in peers {
-            let (node, message) = (Arc::clone(&node), message.clone());
-            asked.spawn(async move {
-                // A peer that is away is told when it is back.
-                let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, node.ask(&peer, message)).await;
-            });
+/// Tells every peer the news, one after the other: what it tells last is true. Peers that do not
+/// answer make the others wait, so what is replaced meanwhile is left out.
+async fn tell_peers(node: Arc<RunningNode>, mut waiting: mpsc::Receiver<LeaseNews>) {
+    while let Some(first) = waiting.recv().await {
+        for news in first.take_newest(&mut waiting) {
+            let (_, peers) = node.node_names().await;
+            let message = news.to_message(clock::now());
+            let mut asked = JoinSet::new();
+            for peer in peers {
+                let (node, message) = (Arc::clone(&node), message.clone());
+                asked.spawn(async move {
+                    // A peer that is away is told when it is back.
+                    let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, node.ask(&peer, message)).await;
+                });
+            }
+            asked.join_all().await;
         }
-        asked.join_all().await;
     }
 }
 

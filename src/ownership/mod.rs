@@ -25,14 +25,14 @@ const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// From the engine to the address service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnershipUpdate {
-    /// This node may answer for the address until `until`, by its own clock; also each renewal.
+    /// This node may answer for the addresses until `until`, by its own clock; also each renewal.
     Granted {
-        /// Name of the address.
-        vip: Arc<str>,
-        /// The decision.
-        token: FencingToken,
-        /// End of the lease.
+        /// Names of the addresses, with the decisions.
+        leases: Vec<(Arc<str>, FencingToken)>,
+        /// End of the leases.
         until: Time,
+        /// Their length, from the request.
+        lease: Duration,
     },
     /// Let the address go at once, then send [`OwnershipRequest::Released`].
     Revoked {
@@ -69,24 +69,39 @@ pub enum OwnershipUpdate {
 }
 
 impl OwnershipUpdate {
-    /// A decision of the engine, which is also logged.
-    fn from_holder(update: HolderUpdate) -> Self {
-        match update {
-            HolderUpdate::Granted { vip, token, until } => {
-                let (now, until_ns) = (clock::now().as_nanos(), until.as_nanos());
-                tracing::debug!(vip, %token, now, until_ns, "ownership: granted");
-                Self::Granted { vip: vip.into(), token, until }
-            }
-            HolderUpdate::Revoked { vip, token } => {
-                tracing::info!(vip, %token, "ownership: revoked");
-                Self::Revoked { vip: vip.into(), token }
-            }
-            HolderUpdate::Owner { vip, owner, token, reason } => {
-                tracing::info!(vip, ?owner, %token, "ownership: decided because {reason}");
-                let (vip, reason) = (vip.into(), reason.into());
-                Self::Owner { vip, owner: owner.map(Into::into), token, reason }
+    /// Decisions of the engine, which are also logged. Leases that end together are one update,
+    /// and one change of the fence.
+    fn from_holder(updates: Vec<HolderUpdate>) -> Vec<Self> {
+        let mut joined = Vec::new();
+        for update in updates {
+            match update {
+                HolderUpdate::Granted { vip, token, until, lease } => {
+                    let (now, until_ns) = (clock::now().as_nanos(), until.as_nanos());
+                    tracing::debug!(vip, %token, now, until_ns, "ownership: granted");
+                    match joined.last_mut() {
+                        Some(Self::Granted { leases, until: end, lease: length })
+                            if (*end, *length) == (until, lease) =>
+                        {
+                            leases.push((vip.into(), token));
+                        }
+                        _ => {
+                            let leases = vec![(vip.into(), token)];
+                            joined.push(Self::Granted { leases, until, lease });
+                        }
+                    }
+                }
+                HolderUpdate::Revoked { vip, token } => {
+                    tracing::info!(vip, %token, "ownership: revoked");
+                    joined.push(Self::Revoked { vip: vip.into(), token });
+                }
+                HolderUpdate::Owner { vip, owner, token, reason } => {
+                    tracing::info!(vip, ?owner, %token, "ownership: decided because {reason}");
+                    let (vip, reason) = (vip.into(), reason.into());
+                    joined.push(Self::Owner { vip, owner: owner.map(Into::into), token, reason });
+                }
             }
         }
+        joined
     }
 }
 

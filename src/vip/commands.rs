@@ -67,7 +67,7 @@ impl VipService {
                     self.entries.values_mut().for_each(|entry| {
                         entry.input(time, VipInput::Announce);
                     });
-                    self.dhcp.tell_all(time, &self.entries);
+                    self.dhcp.tell_all(&self.entries);
                 }
             }
             VipCommand::LearnLease(name, record) => {
@@ -81,7 +81,10 @@ impl VipService {
             VipCommand::Remove(name, reply) => {
                 let _ = reply.send(self.remove(&name).await);
             }
-            VipCommand::Configure(vips) => self.configure(vips).await,
+            VipCommand::Configure(vips, peer_addrs) => {
+                self.dhcp.set_peer_addrs(peer_addrs);
+                self.configure(vips).await;
+            }
             VipCommand::Stop(_) => {}
         }
     }

@@ -18,8 +18,8 @@ use netft::{
     vip::{
         MacAddress, VipInput, VipLink,
         dhcp::{
-            DhcpAction, DhcpInput, DhcpLease, DhcpReply, DhcpRequest, DhcpRequestKind, DhcpState,
-            client_identifier,
+            ClientIdentifier, DhcpAction, DhcpInput, DhcpLease, DhcpReply, DhcpRequest,
+            DhcpRequestKind, DhcpState, client_identifier,
         },
     },
 };
@@ -29,7 +29,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     assigned::AssignedAddress,
     entry::VipEntry,
-    hand_over::tell_lease,
+    hand_over::LeaseNews,
     lease_record::{LeaseRecord, read_leases, write_leases},
 };
 
@@ -62,9 +62,11 @@ pub(super) struct DhcpDesk {
     heard: mpsc::Sender<HeardReply>,
     /// Requests for every peer; those that find it full are lost, and told again when a peer is
     /// back after an outage, or with the next renewal.
-    peers: mpsc::Sender<Vec<u8>>,
+    peers: mpsc::Sender<LeaseNews>,
     /// Addresses of this host that do not float.
     local: BTreeSet<IpAddr>,
+    /// Physical addresses of the peers, as the config names them.
+    peer_addrs: BTreeSet<IpAddr>,
     /// IPv4 networks of each interface.
     networks: BTreeMap<u32, Vec<IpNet>>,
     /// Addresses of an entry changed since the last drive.
@@ -77,7 +79,7 @@ impl DhcpDesk {
         runtime_dir: &Path,
         adapter: &str,
         heard: mpsc::Sender<HeardReply>,
-        peers: mpsc::Sender<Vec<u8>>,
+        peers: mpsc::Sender<LeaseNews>,
     ) -> Self {
         Self {
             cluster,
@@ -86,6 +88,7 @@ impl DhcpDesk {
             heard,
             peers,
             local: BTreeSet::new(),
+            peer_addrs: BTreeSet::new(),
             networks: BTreeMap::new(),
             is_changed: false,
         }
@@ -106,6 +109,16 @@ impl DhcpDesk {
         };
         let remembered = remembered.filter(|lease| lease.is_running(now));
         AssignedAddress::new(seed, identifier, remembered)
+    }
+
+    /// Takes in the physical addresses of the peers.
+    pub(super) fn set_peer_addrs(&mut self, addrs: BTreeSet<IpAddr>) {
+        self.peer_addrs = addrs;
+    }
+
+    /// The address is one that a node of the cluster has by itself.
+    fn belongs_to_node(&self, addr: IpAddr) -> bool {
+        self.local.contains(&addr) || self.peer_addrs.contains(&addr)
     }
 
     pub(super) fn set_local(&mut self, interfaces: &[Interface]) {
@@ -143,7 +156,7 @@ impl DhcpDesk {
             };
             entry.dhcp.as_ref().is_some_and(asked)
         };
-        let is_taken = self.local.contains(&addr)
+        let is_taken = self.belongs_to_node(addr)
             || entries.values().any(|one| !is_asked(one) && one.machine.addrs().contains(&addr));
         let asked = entries.values_mut().find(|entry| is_asked(entry));
         match asked.and_then(|entry| entry.dhcp.as_mut()) {
@@ -163,7 +176,7 @@ impl DhcpDesk {
             self.is_changed = true;
             // Only the node that used the lease knows that it is over.
             if one.finish_release(now) {
-                self.tell(None, &entry.name);
+                self.tell(&entry.name, None);
             }
         }
         self.drive(now, entries);
@@ -177,8 +190,8 @@ impl DhcpDesk {
             return;
         }
         let told = record.and_then(|record| record.to_lease(now));
-        // The fence would silence an address of this host.
-        let told = told.filter(|(_, lease)| !self.local.contains(&IpAddr::from(lease.addr)));
+        // The fence would silence an address of this host, and the announcement take one of a peer.
+        let told = told.filter(|(_, lease)| !self.belongs_to_node(lease.addr.into()));
         let input = match told {
             Some((identifier, lease)) => {
                 (one.identifier, one.remembered) = (identifier, Some(lease));
@@ -195,19 +208,20 @@ impl DhcpDesk {
     }
 
     /// Tells the peers the leases in use.
-    pub(super) fn tell_all(&self, now: Time, entries: &BTreeMap<Arc<str>, VipEntry>) {
+    pub(super) fn tell_all(&self, entries: &BTreeMap<Arc<str>, VipEntry>) {
         for (name, entry) in entries {
             if let Some(one) = &entry.dhcp
                 && let Some(lease) = one.client.lease()
             {
-                self.tell(LeaseRecord::new(now, name, &one.identifier, lease).into(), name);
+                self.tell(name, Some((one.identifier, *lease)));
             }
         }
     }
 
-    fn tell(&self, record: Option<LeaseRecord>, vip: &str) {
-        if self.peers.try_send(tell_lease(vip, record)).is_err() {
-            tracing::debug!(vip, "the peers are not told of the DHCP lease");
+    fn tell(&self, vip: &Arc<str>, lease: Option<(ClientIdentifier, DhcpLease)>) {
+        let news = LeaseNews { vip: Arc::clone(vip), lease };
+        if self.peers.try_send(news).is_err() {
+            tracing::debug!(%vip, "the peers are not told of the DHCP lease");
         }
     }
 
@@ -290,7 +304,7 @@ impl DhcpDesk {
                     entry.add_history(now, reason.clone());
                     one.problem = Some(reason.clone());
                     entry.input(now, VipInput::Unassigned(reason));
-                    self.tell(None, &entry.name);
+                    self.tell(&entry.name, None);
                 }
                 DhcpAction::Unserved(reason) => {
                     let interface = one.link.as_ref().map(|link| link.name.as_str());
@@ -323,7 +337,7 @@ impl DhcpDesk {
             return false;
         }
         one.remembered = Some(lease);
-        self.tell(LeaseRecord::new(now, &entry.name, &one.identifier, &lease).into(), &entry.name);
+        self.tell(&entry.name, Some((one.identifier, lease)));
         true
     }
 

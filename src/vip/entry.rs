@@ -55,7 +55,8 @@ pub(super) struct VipEntry {
     /// Since when the check has passed that it follows.
     pub(super) role_since: Option<Time>,
     since: Time,
-    renewed: Option<Time>,
+    /// Length of the last lease that an engine granted.
+    pub(super) granted_lease: Option<Duration>,
     history: VecDeque<(Time, String)>,
     /// Runs as long as the address is known.
     _checker: Option<CheckTask>,
@@ -98,7 +99,7 @@ impl VipEntry {
             external: ExternalEntry::default(),
             role_since: None,
             since: now,
-            renewed: None,
+            granted_lease: None,
             history: VecDeque::new(),
             _checker: checker,
             config,
@@ -153,9 +154,6 @@ impl VipEntry {
     }
 
     pub(super) fn input(&mut self, now: Time, input: VipInput) {
-        if let VipInput::Grant(_) = input {
-            self.renewed = Some(now);
-        }
         self.machine.on_input(now, input);
     }
 
@@ -223,12 +221,10 @@ impl VipEntry {
         self.machine.poll_action()
     }
 
-    /// Length of a lease: etcd's is that of its cluster.
+    /// Length of the lease in force: an engine may grant another one than the config's.
     fn lease_length(&self) -> Duration {
-        match (self.config.ownership, self.machine.grant(), self.renewed) {
-            (VipOwnership::Etcd, Some(grant), Some(at)) => grant.until.since(at),
-            _ => self.config.lease,
-        }
+        let granted = self.granted_lease.filter(|_| self.machine.grant().is_some());
+        granted.unwrap_or(self.config.lease)
     }
 
     /// It as the API shows it.

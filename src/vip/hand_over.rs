@@ -1,9 +1,14 @@
 //! Hand-over of an address by the operator, between two nodes: the owner lets it go, and the other
 //! node takes it without probing first.
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
+use netft::{
+    Time,
+    vip::dhcp::{ClientIdentifier, DhcpLease},
+};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::{
     handle::{VipError, VipHandle},
@@ -39,11 +44,35 @@ impl HandOverRequest {
     }
 }
 
-/// The message that tells another node the DHCP lease of an address; none: it is gone.
-pub(super) fn tell_lease(vip: &str, lease: Option<LeaseRecord>) -> Vec<u8> {
-    let request = HandOverRequest { lease, ..HandOverRequest::new(vip, WHAT_LEASE) };
-    // Texts and numbers are always JSON.
-    serde_json::to_vec(&request).unwrap_or_default()
+/// News of the DHCP lease of an address, for the other nodes.
+#[derive(Clone, Debug)]
+pub struct LeaseNews {
+    /// The address.
+    pub vip: Arc<str>,
+    /// Its lease; none: it is gone.
+    pub lease: Option<(ClientIdentifier, DhcpLease)>,
+}
+
+impl LeaseNews {
+    /// The message that tells another node. Its times count from `now`, when it leaves.
+    pub fn to_message(&self, now: Time) -> Vec<u8> {
+        let lease = self
+            .lease
+            .as_ref()
+            .map(|(identifier, lease)| LeaseRecord::new(now, &self.vip, identifier, lease));
+        let request = HandOverRequest { lease, ..HandOverRequest::new(&self.vip, WHAT_LEASE) };
+        // Texts and numbers are always JSON.
+        serde_json::to_vec(&request).unwrap_or_default()
+    }
+
+    /// Of this news and those that wait behind it, the last on each address.
+    pub fn take_newest(self, waiting: &mut mpsc::Receiver<Self>) -> Vec<Self> {
+        let mut newest = BTreeMap::from([(Arc::clone(&self.vip), self)]);
+        while let Ok(news) = waiting.try_recv() {
+            newest.insert(Arc::clone(&news.vip), news);
+        }
+        newest.into_values().collect()
+    }
 }
 
 /// The request for a node's definitions, which tells it the digest of those of this node.
@@ -211,4 +240,47 @@ pub async fn answer_hand_over(
     let error = done.err().map(|error| error.to_string());
     let answer = serde_json::to_vec(&HandOverAnswer { error, definitions: None }).ok()?;
     Some(AnsweredHandOver { answer, is_news: false })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn news(vip: &str, expires: u64) -> LeaseNews {
+        let lease = DhcpLease {
+            addr: Ipv4Addr::new(10, 1, 0, 80),
+            server: Ipv4Addr::new(10, 1, 0, 1),
+            server_mac: None,
+            obtained: Time::from_millis(40_000),
+            renew_at: None,
+            rebind_at: None,
+            expires: Some(Time::from_millis(expires)),
+        };
+        LeaseNews { vip: vip.into(), lease: Some(([7; 23], lease)) }
+    }
+
+    #[test]
+    fn news_that_waited_are_told_with_the_times_of_when_they_leave() {
+        let (sender, mut receiver) = mpsc::channel(8);
+        for news in [news("web", 700_000), news("db", 900_000), news("web", 800_000)] {
+            sender.try_send(news).unwrap();
+        }
+        let first = receiver.try_recv().unwrap();
+        let newest = first.take_newest(&mut receiver);
+        let sent = Time::from_millis(500_000);
+        let ends: Vec<_> = newest
+            .iter()
+            .map(|news| {
+                let request: HandOverRequest =
+                    serde_json::from_slice(&news.to_message(sent)).unwrap();
+                let (_, lease) = request.lease.unwrap().to_lease(sent).unwrap();
+                (request.vip, lease.expires.unwrap().as_millis())
+            })
+            .collect();
+        assert_eq!(ends, [("db".to_owned(), 900_000), ("web".to_owned(), 800_000)]);
+    }
 }

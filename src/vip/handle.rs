@@ -1,6 +1,11 @@
 //! Commands to the address service, and their sender.
 
-use netft::config::VipConfig;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use netft::config::{Config, VipConfig};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{agent_order::ExternalStep, lease_record::LeaseRecord, view::VipView};
@@ -45,12 +50,18 @@ pub enum VipCommand {
     Remove(String, VipReply),
     /// Another node told the DHCP lease of an address; none: it is gone.
     LearnLease(String, Option<LeaseRecord>),
-    /// The addresses of the config file.
-    Configure(Vec<VipConfig>),
+    /// The addresses of the config file, and the physical ones of the peers.
+    Configure(Vec<VipConfig>, BTreeSet<IpAddr>),
     /// Neighbors may have heard another owner: everything is announced again.
     AnnounceAll,
     /// Every address is let go, and the fence removed.
     Stop(oneshot::Sender<()>),
+}
+
+/// Physical addresses of the peers that a config names.
+pub fn peer_addrs_of(config: &Config) -> BTreeSet<IpAddr> {
+    let addresses = config.peers.iter().flat_map(|peer| &peer.addresses);
+    addresses.map(SocketAddr::ip).collect()
 }
 
 /// Sender of commands.
@@ -167,8 +178,9 @@ impl VipHandle {
     }
 
     /// Applies the addresses of a config file.
-    pub async fn configure(&self, vips: Vec<VipConfig>) {
-        let _ = self.0.send(VipCommand::Configure(vips)).await;
+    pub async fn configure(&self, config: &Config) {
+        let command = VipCommand::Configure(config.floating.vips.clone(), peer_addrs_of(config));
+        let _ = self.0.send(command).await;
     }
 
     /// Takes in the DHCP lease of an address that another node has.

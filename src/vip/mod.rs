@@ -32,10 +32,10 @@ pub use self::{
     cleanup::remove_leftover_vips,
     external::{ask_free, carry_out_agent_order},
     hand_over::{
-        AnsweredHandOver, HAND_OVER_TIMEOUT, HandOverRequest, VipPeers, answer_hand_over,
-        ask_definitions, move_address, read_definitions,
+        AnsweredHandOver, HAND_OVER_TIMEOUT, HandOverRequest, LeaseNews, VipPeers,
+        answer_hand_over, ask_definitions, move_address, read_definitions,
     },
-    handle::{VipCommand, VipError, VipHandle, VipReply},
+    handle::{VipCommand, VipError, VipHandle, VipReply, peer_addrs_of},
     names::{NameBoard, NameDesk, owner_of_answers},
     partners::{Definitions, PartnerBook, digest_of_all},
     service::{VipReport, VipService, VipServiceParts},

@@ -25,6 +25,7 @@ use super::{
     cleanup::write_record,
     dhcp::{DhcpDesk, HeardReply, REPLY_QUEUE_LEN},
     entry::VipEntry,
+    hand_over::LeaseNews,
     handle::{VipCommand, VipHandle},
     interface::choose_interface,
     kernel::{HEARD_QUEUE_LEN, HeardMessage, VipKernel},
@@ -64,8 +65,10 @@ pub struct VipServiceParts {
     pub updates: mpsc::Receiver<OwnershipUpdate>,
     /// Tells this cluster from others: the same on every node.
     pub cluster: [u8; 32],
-    /// Requests for every peer; those that find it full are lost.
-    pub peers: mpsc::Sender<Vec<u8>>,
+    /// News for every peer; those that find it full are lost.
+    pub peers: mpsc::Sender<LeaseNews>,
+    /// Physical addresses of the peers.
+    pub peer_addrs: BTreeSet<IpAddr>,
     /// Answers to the engines.
     pub requests: mpsc::Sender<OwnershipRequest>,
     /// Events for the daemon; those that find it full are logged and lost.
@@ -165,6 +168,7 @@ impl VipService {
             updates,
             cluster,
             peers,
+            peer_addrs,
             requests,
             reports,
         } = parts;
@@ -194,6 +198,7 @@ impl VipService {
             recorded: None,
             inputs,
         };
+        service.dhcp.set_peer_addrs(peer_addrs);
         service.configure(vips).await;
         Ok((service, VipHandle(commands)))
     }
@@ -216,13 +221,7 @@ impl VipService {
                     return;
                 }
                 Wakeup::Command(command) => self.on_command(command).await,
-                Wakeup::Update(update) => {
-                    self.on_update(update);
-                    // Renewals of many addresses come together, and are set together.
-                    while let Ok(update) = self.inputs.updates.try_recv() {
-                        self.on_update(update);
-                    }
-                }
+                Wakeup::Update(update) => self.on_update(update),
                 Wakeup::Heard((index, message)) => {
                     for entry in self.entries.values_mut() {
                         if entry.machine.link().is_some_and(|link| link.index == index) {
@@ -243,6 +242,10 @@ impl VipService {
                     self.stop().await;
                     return;
                 }
+            }
+            // A renewal that waits comes before the end of the lease that it renews.
+            while let Ok(update) = self.inputs.updates.try_recv() {
+                self.on_update(update);
             }
             let time = now();
             for entry in self.entries.values_mut() {
@@ -272,10 +275,13 @@ impl VipService {
     fn on_update(&mut self, update: OwnershipUpdate) {
         let time = now();
         match update {
-            OwnershipUpdate::Granted { vip, token, until } => {
-                if let Some(entry) = self.entries.get_mut(&vip) {
-                    let grant = VipGrant { token, until, is_proven: true };
-                    entry.input(time, VipInput::Grant(grant));
+            OwnershipUpdate::Granted { leases, until, lease } => {
+                for (vip, token) in leases {
+                    if let Some(entry) = self.entries.get_mut(&vip) {
+                        let grant = VipGrant { token, until, is_proven: true };
+                        entry.granted_lease = Some(lease);
+                        entry.input(time, VipInput::Grant(grant));
+                    }
                 }
             }
             OwnershipUpdate::Revoked { vip, token } => match self.entries.get_mut(&vip) {

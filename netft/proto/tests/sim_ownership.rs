@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use netft_proto::sim::{OwnershipBug, run_ownership_world};
+use netft_proto::sim::{OwnershipBug, run_ownership_world, run_takeover_world};
 
 fn number_from_env(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
@@ -89,6 +89,33 @@ fn a_release_that_is_not_awaited_is_found() {
 #[test]
 fn a_grant_without_confirmation_is_found() {
     assert_found(OwnershipBug::NoConfirmation);
+}
+
+/// F-96, F-140: whoever leads when the owner is lost.
+#[test]
+fn a_hundred_addresses_go_to_the_next_preferred_node() {
+    for seed in 0..8 {
+        let report = run_takeover_world(seed, None);
+        let last = report.text.iter().rev().take(12);
+        let text: Vec<_> = last.rev().map(String::as_str).collect();
+        assert!(report.violations.is_empty(), "seed {seed}: {:?} {text:?}", report.violations);
+    }
+}
+
+#[test]
+fn a_new_leader_that_asks_nobody_is_found() {
+    let broken = |seed: &u64| {
+        let report = run_takeover_world(*seed, Some(OwnershipBug::PlacesUnheard));
+        !report.violations.is_empty()
+    };
+    let found = (0..40).find(broken);
+    println!("{found:?}");
+    assert!(found.is_some());
+}
+
+#[test]
+fn a_reply_that_leaves_out_a_loss_is_found() {
+    assert_found(OwnershipBug::LeavesOutLoss);
 }
 
 /// F-102.

@@ -284,8 +284,8 @@ impl EtcdTask {
     }
 
     async fn send_updates(&self, updates: Vec<HolderUpdate>) {
-        for update in updates {
-            send_update(&self.updates, OwnershipUpdate::from_holder(update)).await;
+        for update in OwnershipUpdate::from_holder(updates) {
+            send_update(&self.updates, update).await;
         }
     }
 

@@ -1,14 +1,14 @@
-//! This node's vote: elections that netft's own detection begins, who may begin them, and what
-//! happens after the store failed.
+//! This node's vote: when elections begin, who may begin them, and what happens after the store
+//! failed.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use netft::{Time, vip::ownership::VipPolicy};
 
 use super::{
     engine::EngineTask,
-    event::EngineEvent,
-    network::OwnershipTransport,
+    event::{EngineEvent, spawn_for_event},
+    network::{LEADER_SILENCE, OwnershipTransport},
     store::StoreProblem,
     voter::{VOTE_REFUSAL, Voter, start_voter},
 };
@@ -23,17 +23,66 @@ impl<T: OwnershipTransport> EngineTask<T> {
         if let Some((_, leader)) = &mut self.leader {
             leader.set_reachable(node, is_reachable);
         }
-        let may_elect = self.update_election_right();
         let lost = self.known_leader().as_deref() == Some(node) && !is_reachable;
-        if may_elect && lost {
-            let reached = self.voters.iter().filter(|id| self.is_reached(**id));
-            let (before, all) = reached
-                .fold((0, 0), |(before, all), id| (before + u32::from(*id < self.me), all + 1));
-            let refused_until = self.evidence.last_ack() + VOTE_REFUSAL;
-            tracing::info!(leader = node, turn = before, "ownership: the leader is unreachable");
-            self.route.election.on_leader_lost(now, refused_until, before, all);
-            self.update_election_right();
+        if lost && self.may_elect() {
+            tracing::info!(leader = node, "ownership: the leader is unreachable");
+            self.take_turns(now, self.evidence.last_ack() + VOTE_REFUSAL);
         }
+    }
+
+    /// The reached voters begin elections in turn, from when votes are given again.
+    fn take_turns(&mut self, now: Time, refused_until: Time) {
+        let reached = self.voters.iter().filter(|id| self.is_reached(**id));
+        let (before, all) =
+            reached.fold((0, 0), |(before, all), id| (before + u32::from(*id < self.me), all + 1));
+        self.route.election.on_leader_lost(now, refused_until, before, all);
+    }
+
+    /// When a leader that this voter does not hear counts as lost; `None`: it need not hear one.
+    pub(super) fn silent_at(&self) -> Option<Time> {
+        let is_watching =
+            self.leader.is_none() && !self.route.election.is_active() && self.may_elect();
+        is_watching.then(|| self.evidence.last_ack() + LEADER_SILENCE)
+    }
+
+    /// Takes turns if the leader is silent. What it said may wait for this process: the first turn
+    /// comes later.
+    pub(super) fn watch_leader(&mut self, now: Time) {
+        if self.silent_at().is_some_and(|at| now >= at) {
+            self.take_turns(now, now + VOTE_REFUSAL / 2);
+        }
+    }
+
+    /// This node does not lead any more: a candidate of a later term has its time first.
+    pub(super) fn on_deposed(&mut self, now: Time) {
+        self.evidence.follow_leader(None);
+        if self.may_elect() {
+            self.take_turns(now, now + VOTE_REFUSAL);
+        }
+    }
+
+    /// Takes the voters from the log once it has begun: a config that names others, as by a peer
+    /// that came or went while all nodes vote, does not change who must agree.
+    pub(super) fn follow_members(&mut self) {
+        let Some(voter) = &self.voter else { return };
+        let metrics = voter.metrics.borrow();
+        let members = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = members.voter_ids().collect();
+        if voters.is_empty() || voters == self.voters {
+            return;
+        }
+        for (id, node) in members.nodes() {
+            self.names.entry(*id).or_insert_with(|| node.addr.clone());
+        }
+        let name_of = |id: &u64| self.names.get(id).map_or("?", String::as_str);
+        let [in_log, in_config] = [&voters, &self.voters]
+            .map(|ids| ids.iter().map(name_of).collect::<Vec<_>>().join(", "));
+        tracing::warn!(
+            in_log,
+            in_config,
+            "ownership: the config names other voters than the log, which counts"
+        );
+        self.voters = voters;
     }
 
     /// True for this node, and for those that netft reaches.
@@ -45,23 +94,17 @@ impl<T: OwnershipTransport> EngineTask<T> {
 
     /// A node without a majority begins no election, so that its terms do not rise, and neither
     /// does a witness.
-    fn update_election_right(&mut self) -> bool {
-        let Some(voter) = &self.voter else { return false };
+    fn may_elect(&self) -> bool {
         let reached = self.voters.iter().filter(|id| self.is_reached(**id)).count();
-        let may_elect = reached > self.voters.len() / 2 && !self.settings.policies.is_empty();
-        if !may_elect {
-            self.route.election.end();
-        }
-        // Two timers of one node would end each other's elections.
-        voter.raft.runtime_config().elect(may_elect && !self.route.election.is_active());
-        may_elect
+        let is_majority = reached > self.voters.len() / 2;
+        let is_voter = self.voter.is_some() && self.voters.contains(&self.me);
+        is_voter && is_majority && !self.settings.policies.is_empty()
     }
 
     /// Follows other rules from here on. A node that had none was a witness.
     pub(super) async fn set_policies(&mut self, policies: Vec<VipPolicy>) {
         tracing::info!("ownership: raft decides on {} addresses", policies.len());
         self.settings.policies = policies;
-        self.update_election_right();
         if let Some(voter) = &self.voter
             && let Err(error) = voter.join_members(&self.settings).await
         {
@@ -74,18 +117,17 @@ impl<T: OwnershipTransport> EngineTask<T> {
         if !self.route.election.is_active() {
             return;
         }
+        let is_heard = now < self.evidence.last_ack() + LEADER_SILENCE;
         let is_led = self.leader.is_some()
-            || self.known_leader().is_some_and(|name| !self.evidence.is_unreachable(&name));
-        if is_led {
+            || is_heard
+                && self.known_leader().is_some_and(|name| !self.evidence.is_unreachable(&name));
+        if is_led || !self.may_elect() {
             self.route.election.end();
         }
         if self.evidence.take_log_behind() {
             self.route.election.on_log_behind(now);
         }
         let is_turn = self.route.election.take_turn(now);
-        if !self.route.election.is_active() {
-            self.update_election_right();
-        }
         let Some(voter) = self.voter.as_ref().filter(|_| is_turn) else { return };
         tracing::debug!("ownership: this node's turn to be elected");
         if let Err(error) = voter.raft.trigger().elect().await {
@@ -121,10 +163,13 @@ impl<T: OwnershipTransport> EngineTask<T> {
         let (settings, me, origin) = (self.settings.clone(), self.me, self.revival.origin);
         let (transport, evidence) = (Arc::clone(&self.transport), Arc::clone(&self.evidence));
         let inbox = self.outputs.inbox.clone();
-        tokio::spawn(async move {
+        let work = async move {
             let started = start_voter(&settings, me, &transport, &evidence, origin).await;
-            // The engine may have stopped.
-            let _ = inbox.send(EngineEvent::VoterStarted(Box::new(started))).await;
+            EngineEvent::VoterStarted(Box::new(started))
+        };
+        spawn_for_event(&inbox, work, |panic| {
+            let problem = format!("raft does not start: {panic}");
+            EngineEvent::VoterStarted(Box::new(Err(StoreProblem::Unusable(problem))))
         });
     }
 
@@ -138,7 +183,6 @@ impl<T: OwnershipTransport> EngineTask<T> {
                 tracing::info!("ownership: the store can be written: this node votes again");
                 self.voter = Some(voter);
                 self.revival.on_started(now);
-                self.update_election_right();
                 self.set_problem(None).await;
             }
             // The former process of the store ends soon.

@@ -9,7 +9,8 @@ use std::{
 use netft::{
     Time,
     vip::ownership::{
-        ElectionTurns, HolderUpdate, LeaseHolder, LeaseRules, OwnershipCommand, OwnershipLeader,
+        ElectionTurns, HolderUpdate, LeaseHolder, LeaseReply, LeaseRules, OwnershipCommand,
+        OwnershipLeader,
     },
 };
 use openraft::ServerState;
@@ -19,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    event::{EngineEvent, WaitingReport},
+    event::{EngineEvent, WaitingReport, spawn_for_event},
     network::{AckGuard, LeaseEvidence, OwnershipTransport, send_message},
     revival::VoterRevival,
     serve::serve_message,
@@ -128,10 +129,12 @@ impl<T: OwnershipTransport> EngineTask<T> {
                 metrics = self.voter.as_ref().map(|voter| voter.metrics.clone());
             }
             let now = clock::now();
+            self.follow_members();
             self.follow_raft(now).await;
             self.follow_votes(now);
             self.revive_voter(now);
             self.publish_status();
+            self.watch_leader(now);
             self.lead(now);
             self.send_report(now);
             self.start_round();
@@ -173,9 +176,8 @@ impl<T: OwnershipTransport> EngineTask<T> {
             let at = voter.machine.with_state(|state| leader.next_wake(now, state, policies));
             wake = at.map_or(wake, |at| wake.min(at));
         }
-        if let Some(next) = self.route.election.next_wake() {
-            wake = wake.min(next);
-        }
+        let elections = self.route.election.next_wake().into_iter().chain(self.silent_at());
+        wake = elections.fold(wake, Time::min);
         let deadlines = self.moves.iter().map(|pending| pending.deadline);
         deadlines.chain(self.revival.next_wake()).fold(wake, Time::min)
     }
@@ -203,7 +205,9 @@ impl<T: OwnershipTransport> EngineTask<T> {
         if is_leader == is_current && (is_leader || self.leader.is_none()) {
             return;
         }
-        self.leader = None;
+        if self.leader.take().is_some() && !is_leader {
+            self.on_deposed(now);
+        }
         for report in std::mem::take(&mut self.waiting) {
             // The node may have stopped waiting.
             let _ = report.reply_tx.send(Err(None));
@@ -217,6 +221,9 @@ impl<T: OwnershipTransport> EngineTask<T> {
             for name in self.names.values().filter(|name| self.evidence.is_unreachable(name)) {
                 leader.set_reachable(name, false);
             }
+            let reached = self.names.values();
+            let reached = reached.filter(|name| !self.evidence.is_unreachable(name)).cloned();
+            leader.ask_nodes(now, reached.collect());
             let age = ack.map(|ack| now.since(ack));
             tracing::info!(term, ?age, "ownership: this node leads");
             self.leader = Some((term, leader));
@@ -230,27 +237,31 @@ impl<T: OwnershipTransport> EngineTask<T> {
         let Some((_, leader)) = &mut self.leader else { return };
         let policies = &self.settings.policies;
         let commands = voter.machine.with_state(|state| leader.poll_commands(now, state, policies));
-        for command in commands {
-            if let OwnershipCommand::Assign { vip, owner, reason, .. } = &command {
+        for command in &commands {
+            if let OwnershipCommand::Assign { vip, owner, reason, .. } = command {
                 tracing::info!(vip, ?owner, "ownership: assigned because {reason}");
             }
-            let (raft, inbox) = (voter.raft.clone(), self.outputs.inbox.clone());
-            tokio::spawn(async move {
+        }
+        for command in OwnershipCommand::into_entries(commands) {
+            let raft = voter.raft.clone();
+            let work = async move {
                 if let Err(error) = raft.client_write(command).await {
                     tracing::debug!(%error, "ownership: a decision did not reach the log");
                 }
-                // The engine may have stopped.
-                let _ = inbox.send(EngineEvent::Proposed).await;
-            });
+                EngineEvent::Proposed
+            };
+            spawn_for_event(&self.outputs.inbox, work, |_| EngineEvent::Proposed);
         }
+        let grants = voter.machine.with_state(|state| leader.take_grants(now, state, policies));
         for node in leader.take_nudges() {
+            let leader = self.settings.node.clone();
             if node == self.settings.node {
                 self.holder.request_report(now);
             } else {
                 let (transport, evidence) = (Arc::clone(&self.transport), self.evidence.clone());
                 tokio::spawn(async move {
                     // A node that misses it reports soon anyway.
-                    let nudge = OwnershipMessage::Nudge;
+                    let nudge = OwnershipMessage::ReportTo { leader };
                     let _ = send_message(&*transport, &evidence, &node, &nudge).await;
                 });
             }
@@ -265,6 +276,27 @@ impl<T: OwnershipTransport> EngineTask<T> {
                 let _ = reply_tx.send(if is_done { Ok(()) } else { Err(late()) });
             }
             !is_done && !is_over
+        });
+        grants.into_iter().for_each(|(node, reply)| self.send_grant(node, reply));
+    }
+
+    /// Sends a node the second reply to its report.
+    fn send_grant(&self, node: String, reply: LeaseReply) {
+        let inbox = self.outputs.inbox.clone();
+        let is_own = node == self.settings.node;
+        let (transport, evidence) = (Arc::clone(&self.transport), Arc::clone(&self.evidence));
+        tokio::spawn(async move {
+            if is_own {
+                // The engine may have stopped.
+                let _ = inbox.send(EngineEvent::Granted(reply)).await;
+                return;
+            }
+            let grant = OwnershipMessage::Grant(reply);
+            if send_message(&*transport, &evidence, &node, &grant).await.is_err() {
+                // A node that does not know this message asks instead.
+                let nudge = OwnershipMessage::Nudge;
+                let _ = send_message(&*transport, &evidence, &node, &nudge).await;
+            }
         });
     }
 
@@ -299,8 +331,11 @@ impl<T: OwnershipTransport> EngineTask<T> {
 
     /// The leader as far as known, else one voter after another.
     fn report_target(&mut self) -> Option<String> {
-        let leader = self.known_leader().or_else(|| self.route.hint.take());
-        if let Some(name) = leader.filter(|name| !self.evidence.is_unreachable(name)) {
+        let hint = self.route.hint.take();
+        let mut leaders = hint.into_iter().chain(self.known_leader());
+        let is_other =
+            |name: &String| *name != self.settings.node && !self.evidence.is_unreachable(name);
+        if let Some(name) = leaders.find(is_other) {
             return Some(name);
         }
         let others = self.voters.iter().filter(|id| **id != self.me);
@@ -342,16 +377,21 @@ impl<T: OwnershipTransport> EngineTask<T> {
         }
         self.is_round_running = true;
         let reports = std::mem::take(&mut self.waiting);
-        let (raft, inbox) = (voter.raft.clone(), self.outputs.inbox.clone());
+        let raft = voter.raft.clone();
         // This node's own acknowledgement is part of the majority.
+        self.evidence.follow_leader(Some(self.me));
         let ack = self.evidence.begin_ack();
-        tokio::spawn(async move {
+        let work = async move {
             let term = match raft.ensure_linearizable().await {
                 Ok(Some(read)) => Ok(read.leader_id.term),
                 Ok(None) => Err("the log is empty".to_owned()),
                 Err(error) => Err(error.to_string()),
             };
-            let _ = inbox.send(EngineEvent::RoundDone { reports, term, ack }).await;
+            EngineEvent::RoundDone { reports, term, ack: Some(ack) }
+        };
+        spawn_for_event(&self.outputs.inbox, work, |panic| {
+            let reports = Vec::new();
+            EngineEvent::RoundDone { reports, term: Err(panic), ack: None }
         });
     }
 
@@ -360,7 +400,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
         now: Time,
         reports: Vec<WaitingReport>,
         term: Result<u64, String>,
-        ack: AckGuard,
+        ack: Option<AckGuard>,
     ) {
         self.is_round_running = false;
         if let Err(error) = &term {
@@ -395,16 +435,22 @@ impl<T: OwnershipTransport> EngineTask<T> {
             EngineEvent::Move { vip, to, may_forward, reply_tx } => {
                 self.move_address(now, vip, to, may_forward, reply_tx)
             }
-            EngineEvent::Nudged => self.holder.request_report(now),
+            EngineEvent::Nudged(leader) => {
+                self.route.hint = leader.or(self.route.hint.take());
+                self.holder.request_report(now);
+            }
+            EngineEvent::Granted(reply) => {
+                let updates = self.holder.on_reply(now, &reply);
+                self.send_updates(updates).await;
+            }
             EngineEvent::RoundDone { reports, term, ack } => {
                 self.answer_reports(now, reports, term, ack)
             }
             EngineEvent::Answered { serial, answer, by } => match answer {
                 Ok(OwnershipAnswer::Lease(reply)) => {
                     self.route.answered = by;
-                    for update in self.holder.on_reply(now, &reply) {
-                        self.send_update(update).await;
-                    }
+                    let updates = self.holder.on_reply(now, &reply);
+                    self.send_updates(updates).await;
                 }
                 Ok(OwnershipAnswer::NotLeader { leader }) => {
                     (self.route.hint, self.route.answered) = (leader, None);
@@ -422,8 +468,10 @@ impl<T: OwnershipTransport> EngineTask<T> {
         }
     }
 
-    async fn send_update(&self, update: HolderUpdate) {
-        self.send_to_service(OwnershipUpdate::from_holder(update)).await;
+    async fn send_updates(&self, updates: Vec<HolderUpdate>) {
+        for update in OwnershipUpdate::from_holder(updates) {
+            self.send_to_service(update).await;
+        }
     }
 
     pub(super) async fn send_to_service(&self, update: OwnershipUpdate) {

@@ -1,7 +1,9 @@
 //! Events for the engine's task.
 
+use std::future::Future;
+
 use netft::vip::ownership::{LeaseReply, LeaseReport};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{network::AckGuard, store::StoreProblem, types::OwnershipAnswer, voter::Voter};
 
@@ -12,6 +14,21 @@ pub(super) type LeaseReplyTx = oneshot::Sender<Result<LeaseReply, Option<String>
 pub(super) struct WaitingReport {
     pub(super) report: LeaseReport,
     pub(super) reply_tx: LeaseReplyTx,
+}
+
+/// Does `work` in a task of its own, and tells the engine its outcome, also if it panics: what the
+/// engine waits for always comes.
+pub(super) fn spawn_for_event(
+    inbox: &mpsc::Sender<EngineEvent>,
+    work: impl Future<Output = EngineEvent> + Send + 'static,
+    panicked: impl FnOnce(String) -> EngineEvent + Send + 'static,
+) {
+    let (inbox, work) = (inbox.clone(), tokio::spawn(work));
+    tokio::spawn(async move {
+        let event = work.await.unwrap_or_else(|error| panicked(error.to_string()));
+        // The engine may have stopped.
+        let _ = inbox.send(event).await;
+    });
 }
 
 /// Event for the engine's task.
@@ -25,10 +42,12 @@ pub(super) enum EngineEvent {
         may_forward: bool,
         reply_tx: oneshot::Sender<Result<(), String>>,
     },
-    /// The leader has something to say.
-    Nudged,
+    /// The leader has something to say; its name, if it told that.
+    Nudged(Option<String>),
+    /// The leader's second reply to a report.
+    Granted(LeaseReply),
     /// A majority confirmed the leadership in this term since the reports arrived, or did not.
-    RoundDone { reports: Vec<WaitingReport>, term: Result<u64, String>, ack: AckGuard },
+    RoundDone { reports: Vec<WaitingReport>, term: Result<u64, String>, ack: Option<AckGuard> },
     /// The reply to this node's report, by another node or by itself.
     Answered { serial: u64, answer: Result<OwnershipAnswer, String>, by: Option<String> },
     /// A command reached the log, or did not.

@@ -1,11 +1,11 @@
 //! Raft's messages, over the control sessions.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -24,6 +24,9 @@ use openraft::{
 use super::types::{OwnershipAnswer, OwnershipLog, OwnershipMessage};
 use crate::ownership::clock;
 
+/// Silence of a leader that netft reaches until it counts as lost, a few heartbeats; the voters
+/// refuse votes meanwhile. Shorter than a lease, so an election ends before the leases do.
+pub(super) const LEADER_SILENCE: Duration = Duration::from_millis(320);
 /// Pause of the replication to a node that cannot be reached.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,6 +51,10 @@ pub(super) struct LeaseEvidence {
     ack_clock: Mutex<AckClock>,
     vote_ages: Mutex<VoteAges>,
     unreachable: Mutex<BTreeSet<String>>,
+    /// The other nodes, by number.
+    names: BTreeMap<u64, String>,
+    /// Number of the leader that was acknowledged last; 0: none.
+    leader: AtomicU64,
     /// A voter that was asked for its vote has a longer log than this node.
     is_log_behind: AtomicBool,
 }
@@ -66,9 +73,11 @@ impl Drop for AckGuard {
 }
 
 impl LeaseEvidence {
-    pub(super) fn new(me: u64) -> Arc<Self> {
+    pub(super) fn new(me: u64, names: BTreeMap<u64, String>) -> Arc<Self> {
         Arc::new(Self {
             me,
+            names,
+            leader: AtomicU64::new(0),
             ack_clock: Mutex::new(AckClock::new(clock::now())),
             vote_ages: Mutex::default(),
             unreachable: Mutex::default(),
@@ -80,6 +89,20 @@ impl LeaseEvidence {
     pub(super) fn begin_ack(self: &Arc<Self>) -> AckGuard {
         lock(&self.ack_clock).begin_ack();
         AckGuard(Arc::clone(self))
+    }
+
+    /// Notes the leader that is about to be acknowledged; `None`: this node ceased to be it.
+    pub(super) fn follow_leader(&self, leader: Option<u64>) {
+        self.leader.store(leader.unwrap_or_default(), Relaxed);
+    }
+
+    /// True if this node heard another leader than the candidate a moment ago, and netft reaches
+    /// it: the candidate has lost its own way to that leader, and this node gives it no vote.
+    pub(super) fn is_led(&self, candidate: Option<u64>) -> bool {
+        let leader = self.leader.load(Relaxed);
+        let is_heard = self.last_ack() + LEADER_SILENCE > clock::now();
+        let is_reached = self.names.get(&leader).is_some_and(|name| !self.is_unreachable(name));
+        is_heard && is_reached && candidate != Some(leader)
     }
 
     /// Time since this node acknowledged a leader last.
@@ -245,7 +268,7 @@ mod tests {
 
     #[test]
     fn votes_count_for_one_leadership_of_their_term() {
-        let evidence = LeaseEvidence::new(1);
+        let evidence = LeaseEvidence::new(1, BTreeMap::new());
         for voter in [1, 2] {
             evidence.add_vote(4, voter, Duration::from_secs(9));
         }

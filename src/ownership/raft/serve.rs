@@ -41,6 +41,7 @@ async fn answer_request(
     match (request, raft) {
         (OwnershipMessage::Append(rpc), Some(raft)) => {
             let _ack = evidence.begin_ack();
+            evidence.follow_leader(rpc.vote.leader_id.voted_for);
             raft.append_entries(rpc)
                 .await
                 .map_or_else(|error| failed(error.to_string()), OwnershipAnswer::Append)
@@ -50,6 +51,9 @@ async fn answer_request(
             raft.install_snapshot(rpc)
                 .await
                 .map_or_else(|error| failed(error.to_string()), OwnershipAnswer::Snapshot)
+        }
+        (OwnershipMessage::Vote(rpc), Some(_)) if evidence.is_led(rpc.vote.leader_id.voted_for) => {
+            failed("this node hears its leader".to_owned())
         }
         (OwnershipMessage::Vote(rpc), Some(raft)) => match raft.vote(rpc).await {
             // The age after the vote: from here on no earlier leader is acknowledged.
@@ -75,9 +79,18 @@ async fn answer_request(
             let refused = || Err("the leader is stopping; try again".to_owned());
             OwnershipAnswer::Moved(ask(&inbox, event, reply).await.unwrap_or_else(refused))
         }
+        (OwnershipMessage::Grant(reply), _) => {
+            // The node's next report asks for the lease anyway.
+            let _ = inbox.try_send(EngineEvent::Granted(reply));
+            OwnershipAnswer::Done
+        }
         (OwnershipMessage::Nudge, _) => {
             // A full queue means that the engine is awake.
-            let _ = inbox.try_send(EngineEvent::Nudged);
+            let _ = inbox.try_send(EngineEvent::Nudged(None));
+            OwnershipAnswer::Done
+        }
+        (OwnershipMessage::ReportTo { leader }, _) => {
+            let _ = inbox.try_send(EngineEvent::Nudged(Some(leader)));
             OwnershipAnswer::Done
         }
     }

@@ -13,6 +13,7 @@ use super::{
     publish::raft_problem,
     settings::{EngineChannels, RaftSettings},
     status::EngineStatus,
+    store::forget_store,
     voter::{StoreOrigin, start_voter},
 };
 
@@ -38,7 +39,8 @@ impl RaftEngine {
     ) -> Result<Self, String> {
         let own = settings.nodes.iter().find(|node| node.name == settings.node);
         let own = own.ok_or_else(|| format!("{} is not a node of the cluster", settings.node))?;
-        let evidence = LeaseEvidence::new(own.id);
+        let names = settings.nodes.iter().map(|node| (node.id, node.name.clone()));
+        let evidence = LeaseEvidence::new(own.id, names.collect());
         let (status_tx, status) = watch::channel(EngineStatus::default());
         let mut voter = None;
         if own.is_voter {
@@ -54,6 +56,9 @@ impl RaftEngine {
                     let _ = channels.updates.try_send(update);
                 }
             }
+        } else {
+            // The others removed it from their number: it may begin anew one day.
+            forget_store(&settings.store);
         }
         let (inbox, inbox_rx) = mpsc::channel(INBOX_LEN);
         let outputs = EngineOutputs { inbox, updates: channels.updates.clone(), status: status_tx };

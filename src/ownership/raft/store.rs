@@ -2,7 +2,13 @@
 //! committed in two phases, so that redb takes damage of the newest commit for damage: with one
 //! phase it would take it for a crash, and go back to the commit before, without the last vote.
 
-use std::{fmt::Debug, ops::RangeBounds, panic, path::Path, sync::Arc};
+use std::{
+    fmt::Debug,
+    ops::RangeBounds,
+    panic,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use openraft::{
     AnyError, Entry, ErrorSubject, ErrorVerb, LogId, LogState, RaftLogReader, StorageError,
@@ -62,8 +68,10 @@ impl OwnershipStore {
 
     fn open_checked(path: &Path, may_create: bool) -> Result<Self, StoreOpenError> {
         let mut db = if path.exists() {
-            Database::open(path)?
-        } else if may_create {
+            let db = Database::open(path)?;
+            std::fs::File::create(marker_path(path))?;
+            db
+        } else if may_create && !marker_path(path).exists() {
             create_database(path)?
         } else {
             return Err(StoreOpenError::Damaged("the file is gone".to_owned()));
@@ -182,6 +190,23 @@ fn write_durably(
     write.commit().map_err(|e| AnyError::new(&e))
 }
 
+/// The file that outlives a store that somebody deletes: this node has voted.
+fn marker_path(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".known");
+    name.into()
+}
+
+/// Forgets that this node voted: the other voters have removed it from their number.
+pub(super) fn forget_store(store: &Path) {
+    match std::fs::remove_file(marker_path(store)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "ownership: the mark of a former voter stays");
+        }
+        _ => {}
+    }
+}
+
 /// Creates the file whole: one that is there was complete once.
 fn create_database(path: &Path) -> Result<Database, StoreOpenError> {
     if let Some(folder) = path.parent() {
@@ -199,6 +224,7 @@ fn create_database(path: &Path) -> Result<Database, StoreOpenError> {
         Ok(())
     });
     created.map_err(|error| StoreOpenError::Disk(error.to_string()))?;
+    std::fs::File::create(marker_path(path))?.sync_all()?;
     std::fs::rename(&begun, path)?;
     if let Some(folder) = path.parent() {
         std::fs::File::open(folder)?.sync_all()?;

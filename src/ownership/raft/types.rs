@@ -35,6 +35,12 @@ pub(super) enum OwnershipMessage {
     },
     /// The leader has something to say: report at once.
     Nudge,
+    /// The same, by a leader that the node may not know yet.
+    ReportTo {
+        leader: String,
+    },
+    /// The second reply to a report that was told to wait.
+    Grant(LeaseReply),
 }
 
 /// Its reply.

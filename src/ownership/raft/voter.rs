@@ -13,11 +13,11 @@ use super::{
     types::OwnershipLog,
 };
 
-/// Raft's timing, milliseconds. A follower refuses votes for up to the longest election time after
-/// it heard the leader: shorter than a lease, so an election ends before the leases do.
+/// Raft's timing, milliseconds. Its election timers rest: the engine begins elections. For the
+/// longest of its election times after it heard the leader, raft refuses votes.
 const HEARTBEAT_MS: u64 = 80;
-const ELECTION_MS: (u64, u64) = (240, 360);
-/// Longest time for which a voter refuses votes after it heard the leader.
+const ELECTION_MS: (u64, u64) = (90, 100);
+/// Time for which raft refuses votes after it heard the leader, whatever netft says.
 pub(super) const VOTE_REFUSAL: Duration = Duration::from_millis(ELECTION_MS.1);
 /// Entries after which the log is replaced by a snapshot, and how many stay for slow followers.
 const SNAPSHOT_AFTER: u64 = 1000;
@@ -41,16 +41,6 @@ pub(super) enum StoreOrigin {
     Known,
 }
 
-/// The part of the election times that is this voter's alone: two timers never end together.
-fn election_times(settings: &RaftSettings, me: u64) -> (u64, u64) {
-    let voters = settings.nodes.iter().filter(|node| node.is_voter);
-    let (before, all) =
-        voters.fold((0, 0), |(before, all), node| (before + u64::from(node.id < me), all + 1));
-    let (first, last) = ELECTION_MS;
-    let part = (last - first) / all.max(1);
-    (first + part * before, first + part * (before + 1))
-}
-
 /// Starts raft from its store.
 pub(super) async fn start_voter<T: OwnershipTransport>(
     settings: &RaftSettings,
@@ -64,17 +54,17 @@ pub(super) async fn start_voter<T: OwnershipTransport>(
     let unusable = |error: &dyn ToString| StoreProblem::Unusable(error.to_string());
     let store = tokio::task::spawn_blocking(open).await.map_err(|error| unusable(&error))??;
     let machine = OwnershipMachine::restore(store.clone()).map_err(|error| unusable(&error))?;
-    let times = election_times(settings, me);
     let config = Config {
         cluster_name: "netft".to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
-        election_timeout_min: times.0,
-        election_timeout_max: times.1,
+        election_timeout_min: ELECTION_MS.0,
+        election_timeout_max: ELECTION_MS.1,
+        enable_elect: false,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
         max_in_snapshot_log_to_keep: KEPT_ENTRIES,
-        // Below the bound of a request, as JSON.
+        // Below the bound of a request, as JSON, with entries of the most decisions.
         snapshot_max_chunk_size: 12 * 1024,
-        max_payload_entries: 64,
+        max_payload_entries: 4,
         ..Config::default()
     };
     let config = Arc::new(config.validate().map_err(|error| unusable(&error))?);
@@ -84,8 +74,6 @@ pub(super) async fn start_voter<T: OwnershipTransport>(
         .await
         .map_err(|error| unusable(&format!("raft does not start: {error}")))?;
     let voter = Voter { metrics: raft.metrics(), raft, machine };
-    // A witness knows no rules of addresses: it votes, and leaves the leadership to those who do.
-    voter.raft.runtime_config().elect(!settings.policies.is_empty());
     voter.join_members(settings).await.map_err(|error| unusable(&error))?;
     Ok(voter)
 }

@@ -40,7 +40,7 @@ mod trace;
 mod truth;
 
 pub use crate::sim::{
-    ownership::{OwnershipBug, OwnershipReport, run_ownership_world},
+    ownership::{OwnershipBug, OwnershipReport, run_ownership_world, run_takeover_world},
     report::{DataReport, MAX_VIOLATIONS, PacketRecord, SimReport},
     routed::{RoutedBug, RoutedReport, run_routed_world},
     scenario::{DataFault, FaultAction, MAX_NETWORKS, MAX_NODES, NetworkModel, Scenario},

@@ -182,8 +182,15 @@ impl VipMachine {
 
     /// Takes an input.
     pub fn on_input(&mut self, now: Time, input: VipInput) {
-        // A lease that ended is no lease, however late the timer is.
-        self.check_lease(now);
+        // A lease that ended is no lease, however late the timer is. One that its engine renewed
+        // goes on, though this process comes late to it: nobody else was given the address.
+        let is_renewal = |grant: VipGrant| {
+            let known = self.grant.filter(|known| known.token == grant.token);
+            known.is_some() && grant.is_proven && now < grant.until
+        };
+        if !matches!(input, VipInput::Grant(grant) if is_renewal(grant)) {
+            self.check_lease(now);
+        }
         match input {
             VipInput::Grant(grant) => self.on_grant(now, grant),
             VipInput::Revoke(token, reason) => {

@@ -15,4 +15,8 @@ pub enum OwnershipBug {
     NoConfirmation,
     /// A leader waits for the lease of its own config, not for that of the log.
     OwnLease,
+    /// A new leader gives addresses away before it asked the other nodes to report.
+    PlacesUnheard,
+    /// A reply leaves out that the node is not the owner any more of what it holds.
+    LeavesOutLoss,
 }

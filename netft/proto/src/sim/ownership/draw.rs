@@ -1,12 +1,12 @@
 //! Draws the faults of a run.
 
-use super::{Fault, LAST_FAULT_MS, LEASES_MS, SimEvent, World};
+use super::{Fault, LAST_FAULT_MS, LEASES_MS, OwnershipWorld, SimEvent};
 use crate::time::Time;
 
 /// Nodes get the same lease within this time, milliseconds, as by one reload after the other.
 const RELOAD_MS: u64 = 1_500;
 
-impl World {
+impl OwnershipWorld {
     pub(super) fn draw_faults(&mut self) {
         let count = self.nodes.len() as u64;
         let mut at = 1_000;

@@ -6,7 +6,8 @@
 //! | 20 | two nodes never both have a lease that their kernels enforce on one address |
 //! | 21 | nodes that are a majority and talk have an owner within [`OWNER_BOUND`] |
 //! | 22 | the tokens of the leases granted on an address never fall |
-//! | 23 | in the end, an address is where its rules want it, and stays there |
+//! | 23 | in the end, an address is where its rules want it, stays there, and all nodes know it |
+//! | 24 | the owner of a hundred addresses crashes: the next preferred node has all of them in time |
 //!
 //! A crash loses the process and leaves what the kernel enforces; a pause stops the process only.
 //! Every clock has its own origin and rate. No decision reads the wall clock, so its jumps have no
@@ -16,6 +17,7 @@ mod bug;
 mod draw;
 mod node;
 mod raft;
+mod rules;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -47,6 +49,15 @@ const ROLE_RESOLUTION: Duration = Duration::from_millis(200);
 const LEASES_MS: [u64; 4] = [400, 200, 400, 900];
 /// Time in which netft notices that a peer cannot be reached.
 const DETECTION_TIME: Duration = Duration::from_millis(150);
+/// Addresses of a run with many of them, per thousand runs.
+const MANY_VIPS: usize = 24;
+const MANY_VIPS_PERMILLE: u16 = 20;
+/// The addresses of a takeover, the node that gets them, when their owner crashes, and the bound,
+/// which has room for a split vote.
+const TAKEOVER_VIPS: usize = 100;
+const TAKEOVER_HEIR: usize = 1;
+const TAKEOVER_MS: u64 = 2_500;
+const TAKEOVER_BOUND: Duration = Duration::from_millis(1_200);
 /// The time between two checks of rule 21.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// From then on, at the end of a run, nothing changes any more: the longest failback has passed.
@@ -125,7 +136,7 @@ impl VipNode {
     }
 }
 
-struct World {
+struct OwnershipWorld {
     now: Time,
     rng: SplitMix64,
     nodes: Vec<VipNode>,
@@ -146,37 +157,75 @@ struct World {
 
 /// Runs the world of `seed`, with a bug planted or none.
 pub fn run_ownership_world(seed: u64, bug: Option<OwnershipBug>) -> OwnershipReport {
-    let mut world = World::new(seed, bug);
+    let mut world = OwnershipWorld::new(seed, bug);
     world.draw_faults();
     world.push(Time::ZERO, SimEvent::Check);
-    for node in 0..world.nodes.len() {
-        world.start_process(node);
-    }
-    for _ in 0..MAX_EVENTS {
-        let Some(((at, _), event)) = world.events.pop_first() else { break };
-        world.now = at;
-        if world.now >= Time::ZERO + RUN_TIME || !world.report.violations.is_empty() {
-            world.check_placements();
-            return world.report;
-        }
-        world.on_event(event);
-    }
-    world.violate("the run does not end".to_owned());
+    world.run_until(Time::ZERO + RUN_TIME);
+    world.check_placements();
     world.report
 }
 
-impl World {
+/// Three nodes of which the first owns a hundred addresses and crashes. Nothing else goes wrong.
+pub fn run_takeover_world(seed: u64, bug: Option<OwnershipBug>) -> OwnershipReport {
+    let mut world = OwnershipWorld::new(seed, bug);
+    let lease = Duration::from_millis(LEASES_MS[0]);
+    let preferred = vec![node_name(0), node_name(TAKEOVER_HEIR)];
+    let policy = |vip: usize| VipPolicy {
+        preferred: preferred.clone(),
+        ..VipPolicy::new(&format!("v{vip}"), lease)
+    };
+    world.policies = (0..TAKEOVER_VIPS).map(policy).collect();
+    world.ownerless_since = vec![Time::ZERO; TAKEOVER_VIPS];
+    world.nodes.truncate(3);
+    world.groups.truncate(3);
+    world.late = 0;
+    for node in &mut world.nodes {
+        node.able = vec![true; TAKEOVER_VIPS];
+        node.able_since = vec![Time::ZERO; TAKEOVER_VIPS];
+        node.leases = vec![lease; TAKEOVER_VIPS];
+    }
+    let crash = Time::from_millis(TAKEOVER_MS);
+    world.push(crash, SimEvent::Fault(Fault::Crash(0)));
+    world.run_until(crash + TAKEOVER_BOUND);
+    world.check_takeover();
+    world.report
+}
+
+impl OwnershipWorld {
+    /// Starts every node, and lets time pass until then or until a rule is broken.
+    fn run_until(&mut self, end: Time) {
+        for node in 0..self.nodes.len() {
+            self.start_process(node);
+        }
+        for _ in 0..MAX_EVENTS {
+            let Some(((at, _), event)) = self.events.pop_first() else { return };
+            self.now = at;
+            if self.now >= end || !self.report.violations.is_empty() {
+                return;
+            }
+            self.on_event(event);
+        }
+        self.violate("the run does not end".to_owned());
+    }
+
     fn new(seed: u64, bug: Option<OwnershipBug>) -> Self {
         let mut rng = SplitMix64::new(seed);
         let count = rng.pick_one(&[3, 3, 3, 5]);
         let drift_ppb = i64::from(LeaseRules::DEFAULT.drift_ppm) * 1000;
-        let vips = rng.next_in_range(1, 3) as usize;
+        let vips = match rng.chance_permille(MANY_VIPS_PERMILLE) {
+            true => MANY_VIPS,
+            false => rng.next_in_range(1, 3) as usize,
+        };
         let policies = (0..vips)
             .map(|vip| {
                 let mut policy =
                     VipPolicy::new(&format!("v{vip}"), Duration::from_millis(LEASES_MS[0]));
                 if rng.chance_permille(500) {
                     policy.preferred = vec![node_name(rng.next_below(count) as usize)];
+                    let second = node_name(rng.next_below(count) as usize);
+                    if rng.chance_permille(500) && policy.preferred != [second.as_str()] {
+                        policy.preferred.push(second);
+                    }
                     let holds = [None, Some(0), Some(500)];
                     policy.failback = rng.pick_one(&holds).map_or(Failback::Never, |hold| {
                         Failback::After(Duration::from_millis(hold))
@@ -449,104 +498,5 @@ impl World {
         }
         let life = self.nodes[to].life;
         self.push(self.now + delay, SimEvent::Deliver { from, to, life, message });
-    }
-
-    /// Rules 20 and 22.
-    fn set_fence(&mut self, index: usize, vip: String, token: FencingToken, until: Time) {
-        let late = self.rng.duration_up_to(LeaseRules::DEFAULT.fence_delay / 2);
-        let end = self.nodes[index].real(until) + late;
-        self.report.grants += 1;
-        for (other, node) in self.nodes.iter().enumerate() {
-            let rival = node.fences.get(&vip).filter(|(_, ends)| *ends > self.now);
-            if let Some((held, ends)) = rival.filter(|_| other != index && end > self.now) {
-                let text = format!(
-                    "rule 20: n{index} gets {vip} under {token} until {end}, n{other} has it under \
-                     {held} until {ends}"
-                );
-                return self.violate(text);
-            }
-        }
-        let newest = self.newest_token.entry(vip.clone()).or_default();
-        if token < *newest {
-            let text = format!("rule 22: n{index} gets {vip} under {token}, after {newest}");
-            return self.violate(text);
-        }
-        if token > *newest {
-            *newest = token;
-            self.report.takeovers += 1;
-            if self.now >= Time::from_millis(SETTLED_MS) {
-                let process = self.nodes[index].process.as_ref();
-                let record = process.and_then(|process| process.raft.state.record_of(&vip));
-                let text = format!("rule 23: {vip} moves though nothing changes: {record:?}");
-                return self.violate(text);
-            }
-            self.note(format!("n{index} gets {vip} under {token}"));
-        }
-        self.nodes[index].fences.insert(vip, (token, end));
-    }
-
-    /// Rule 23: every node is up, connected and able since the last fault was undone.
-    fn check_placements(&mut self) {
-        let mut processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
-        let Some(leader) = processes.find(|process| process.leader.is_some()) else {
-            return self.violate("rule 23: there is no leader".to_owned());
-        };
-        let record = |vip: &str| leader.raft.state.record_of(vip).cloned().unwrap_or_default();
-        let mut wrong = Vec::new();
-        // A stopped process may learn of its service after the last fault.
-        let is_able = |vip: usize| self.nodes.iter().all(|node| node.able[vip]);
-        for (vip, policy) in self.policies.iter().enumerate() {
-            let own = record(&policy.name);
-            let owner_of = |other: &String| record(other).owner;
-            let is_right = if policy.follow {
-                let newest = self.nodes.iter().map(|node| node.able_since[vip]).max();
-                let owner =
-                    self.nodes.iter().zip(0..).find(|(_, n)| own.owner == Some(node_name(*n)));
-                let since = owner.map(|(node, _)| node.able_since[vip] + ROLE_RESOLUTION);
-                own.is_pinned || since >= newest
-            } else if !policy.together_with.is_empty() || !policy.apart_from.is_empty() {
-                policy.together_with.iter().all(|other| owner_of(other) == own.owner)
-                    && policy.apart_from.iter().all(|other| owner_of(other) != own.owner)
-            } else {
-                let returns = policy.failback != Failback::Never && !own.is_pinned;
-                !returns
-                    || policy.preferred.first().is_none_or(|node| own.owner.as_ref() == Some(node))
-            };
-            if !is_right && (0..self.policies.len()).all(is_able) {
-                wrong.push(format!("rule 23: {policy:?} is at {own:?}"));
-            }
-        }
-        wrong.into_iter().for_each(|text| self.violate(text));
-    }
-
-    /// Rule 21.
-    fn check_owners(&mut self) {
-        let count = self.nodes.len();
-        let alive: Vec<usize> = (0..count)
-            .filter(|node| self.nodes[*node].process.is_some() && !self.is_paused(*node))
-            .collect();
-        let group = (0..2)
-            .map(|g| alive.iter().copied().filter(|n| self.groups[*n] == g).collect::<Vec<_>>());
-        let majority = group.into_iter().find(|members| members.len() > count / 2);
-        let is_calm = self.loss == 0 && self.late <= 10;
-        let Some(members) = majority.filter(|_| is_calm) else {
-            self.calm_since = self.now;
-            return;
-        };
-        for vip in 0..self.policies.len() {
-            let name = self.policies[vip].name.clone();
-            let can_own = members.iter().any(|node| self.nodes[*node].able[vip]);
-            let is_owned = self
-                .nodes
-                .iter()
-                .any(|node| node.fences.get(&name).is_some_and(|(_, end)| *end > self.now));
-            if is_owned || !can_own {
-                self.ownerless_since[vip] = self.now;
-            }
-            let since = self.ownerless_since[vip].max(self.calm_since);
-            if self.now.since(since) > OWNER_BOUND {
-                self.violate(format!("rule 21: {name} has no owner since {since}"));
-            }
-        }
     }
 }

@@ -1,7 +1,10 @@
 //! One node of the ownership simulation: the process, which crashes and pauses, and the kernel,
 //! which does not.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     sim::{
@@ -15,11 +18,16 @@ use crate::{
     vip::{
         FencingToken,
         ownership::{
-            HolderUpdate, LeaseHolder, LeaseReply, LeaseReport, LeaseRules, OwnershipCommand,
-            OwnershipLeader, OwnershipState, VipPolicy,
+            HolderUpdate, LeaseHolder, LeaseReply, LeaseReport, LeaseRules, LeaseVerdict,
+            OwnershipCommand, OwnershipLeader, OwnershipState, VipPolicy,
         },
     },
 };
+
+/// Proposals that reach the log twice, per thousand: their writer did not hear of the first one.
+const REPEATED_PERMILLE: u16 = 50;
+/// Longest time between the two.
+const REPEATED_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// A message between nodes.
 #[derive(Clone, Debug)]
@@ -54,7 +62,11 @@ pub(super) struct Process {
     voters: usize,
     pub(super) raft: RaftNode,
     pub(super) leader: Option<OwnershipLeader>,
-    holder: LeaseHolder,
+    pub(super) holder: LeaseHolder,
+    /// Proposals that follow once more.
+    repeated: Vec<(Time, OwnershipCommand)>,
+    /// Nodes that netft does not reach.
+    unreachable: BTreeSet<usize>,
     /// Reports that wait for a round: from whom, the report, the round.
     waiting: Vec<(usize, LeaseReport, u64)>,
     leader_hint: Option<usize>,
@@ -86,6 +98,8 @@ impl Process {
             raft: RaftNode::start(me, voters, durable, now, rng),
             leader: None,
             holder: LeaseHolder::new(&node_name(me), now),
+            repeated: Vec::new(),
+            unreachable: BTreeSet::new(),
             waiting: Vec::new(),
             leader_hint: None,
             policies: policies.to_vec(),
@@ -117,7 +131,7 @@ impl Process {
         if self.bug == Some(OwnershipBug::OwnLease) {
             for policy in &self.policies {
                 let (vip, lease) = (policy.name.clone(), policy.lease);
-                let bound = OwnershipCommand::SetLease { vip, lease };
+                let bound = OwnershipCommand::SetLease { vip, lease, expected: None };
                 state.apply_command(FencingToken::default(), &bound);
             }
         }
@@ -139,7 +153,10 @@ impl Process {
         is_reachable: bool,
         rng: &mut SplitMix64,
     ) {
-        if !is_reachable {
+        if is_reachable {
+            self.unreachable.remove(&peer);
+        } else {
+            self.unreachable.insert(peer);
             self.raft.on_unreachable(now, peer, rng);
         }
         if let Some(leader) = &mut self.leader {
@@ -154,7 +171,7 @@ impl Process {
         if let Some(at) = self.leader.as_ref().and_then(next) {
             wake = wake.min(at);
         }
-        wake
+        self.repeated.iter().map(|(at, _)| *at).fold(wake, Time::min)
     }
 
     pub(super) fn on_message(
@@ -172,7 +189,10 @@ impl Process {
                 self.leader_hint = leader.filter(|leader| *leader != from);
                 self.holder.on_failure(now, serial);
             }
-            NodeMessage::Nudge => self.holder.request_report(now),
+            NodeMessage::Nudge => {
+                self.leader_hint = Some(from);
+                self.holder.request_report(now);
+            }
         }
     }
 
@@ -202,7 +222,7 @@ impl Process {
     fn on_reply(&mut self, now: Time, reply: &LeaseReply) {
         for update in self.holder.on_reply(now, reply) {
             match update {
-                HolderUpdate::Granted { vip, token, until } => {
+                HolderUpdate::Granted { vip, token, until, .. } => {
                     let until = match self.bug {
                         Some(OwnershipBug::FromReceipt) => {
                             let lease = self.policies.iter().find(|policy| policy.name == vip);
@@ -226,12 +246,13 @@ impl Process {
     /// Runs whatever is due, until nothing is.
     pub(super) fn run(&mut self, now: Time, rng: &mut SplitMix64) {
         self.raft.on_timer(now, rng);
+        self.repeat_proposals(now);
         loop {
             self.take_raft_events(now);
             let sent = self.outputs.len();
             self.send_report(now, rng);
             self.answer_reports(now);
-            self.lead(now);
+            self.lead(now, rng);
             if self.outputs.len() == sent && self.raft.events.is_empty() {
                 return;
             }
@@ -252,8 +273,18 @@ impl Process {
                         }
                         _ => ack,
                     };
-                    self.leader = Some(OwnershipLeader::new(now, ack, LeaseRules::DEFAULT));
+                    let mut leader = OwnershipLeader::new(now, ack, LeaseRules::DEFAULT);
+                    let reached = (0..self.voters).filter(|node| !self.unreachable.contains(node));
+                    let reached: BTreeSet<_> = reached.map(node_name).collect();
+                    for lost in &self.unreachable {
+                        leader.set_reachable(&node_name(*lost), false);
+                    }
+                    if self.bug != Some(OwnershipBug::PlacesUnheard) {
+                        leader.ask_nodes(now, reached);
+                    }
+                    self.leader = Some(leader);
                     self.waiting.clear();
+                    self.repeated.clear();
                     self.holder.request_report(now);
                 }
                 RaftEvent::Deposed => {
@@ -273,7 +304,7 @@ impl Process {
         if self.leader.is_some() {
             return self.on_report(now, self.me, report);
         }
-        let known = self.raft.leader.or(self.leader_hint.take());
+        let known = self.leader_hint.take().or(self.raft.leader);
         let to = known.unwrap_or_else(|| rng.next_below(self.voters as u64) as usize);
         if to == self.me {
             self.holder.on_failure(now, report.serial);
@@ -292,11 +323,21 @@ impl Process {
             let is_confirmed = raft.is_confirmed(*round);
             if is_confirmed {
                 raft.acknowledge_self(now);
-                answers.push((*from, leader.answer_report(now, &state, policies, report)));
+                let mut reply = leader.answer_report(now, &state, policies, report);
+                if self.bug == Some(OwnershipBug::LeavesOutLoss) {
+                    reply.vips.retain(|word| word.verdict != LeaseVerdict::NotOwner);
+                    let lease = policies.iter().map(|policy| policy.lease).min();
+                    reply.renewed = reply.renewed.or(lease);
+                }
+                answers.push((*from, reply));
             }
             !is_confirmed
         });
-        for (to, reply) in answers {
+        self.send_replies(now, answers);
+    }
+
+    fn send_replies(&mut self, now: Time, replies: Vec<(usize, LeaseReply)>) {
+        for (to, reply) in replies {
             if to == self.me {
                 self.on_reply(now, &reply);
             } else {
@@ -305,11 +346,19 @@ impl Process {
         }
     }
 
-    fn lead(&mut self, now: Time) {
+    fn lead(&mut self, now: Time, rng: &mut SplitMix64) {
+        let state = self.leader_state();
         let Some(leader) = &mut self.leader else { return };
         let commands = leader.poll_commands(now, &self.raft.state, &self.policies);
+        let grants = leader.take_grants(now, &state, &self.policies);
         let nudges = leader.take_nudges();
-        for command in commands {
+        let grants = grants.into_iter().map(|(node, reply)| (node_index(&node), reply));
+        self.send_replies(now, grants.collect());
+        for command in OwnershipCommand::into_entries(commands) {
+            if rng.chance_permille(REPEATED_PERMILLE) {
+                let at = now + rng.duration_up_to(REPEATED_WITHIN);
+                self.repeated.push((at, command.clone()));
+            }
             self.raft.propose(now, command);
         }
         for node in nudges.iter().map(|name| node_index(name)) {
@@ -318,6 +367,18 @@ impl Process {
             } else {
                 self.send(node, NodeMessage::Nudge);
             }
+        }
+    }
+}
+
+impl Process {
+    fn repeat_proposals(&mut self, now: Time) {
+        for (at, command) in std::mem::take(&mut self.repeated) {
+            if now < at {
+                self.repeated.push((at, command));
+                continue;
+            }
+            self.raft.propose(now, command);
         }
     }
 }

@@ -37,11 +37,29 @@ pub(super) struct AbleNodes {
     nodes: BTreeMap<String, ReportedNode>,
     /// Until then a node that was not heard yet counts as alive: a leader begins without knowledge.
     unheard_until: Time,
+    /// Reachable nodes that were asked to report, and until when they are waited for.
+    awaited: BTreeSet<String>,
+    awaited_until: Time,
 }
 
 impl AbleNodes {
     pub(super) fn new(unheard_until: Time) -> Self {
-        Self { nodes: BTreeMap::new(), unheard_until }
+        Self {
+            nodes: BTreeMap::new(),
+            unheard_until,
+            awaited: BTreeSet::new(),
+            awaited_until: Time::ZERO,
+        }
+    }
+
+    /// These nodes were asked to report.
+    pub(super) fn await_reports(&mut self, nodes: BTreeSet<String>, until: Time) {
+        (self.awaited, self.awaited_until) = (nodes, until);
+    }
+
+    /// A node that was asked to report may do so any moment.
+    pub(super) fn is_awaiting(&self, now: Time) -> bool {
+        !self.awaited.is_empty() && now < self.awaited_until
     }
 
     /// The nodes of a directory that names only nodes that are alive, with what each can carry.
@@ -58,10 +76,16 @@ impl AbleNodes {
         };
         let nodes = nodes.iter().map(|(name, able)| (name.clone(), heard(able)));
         let unheard_until = if is_settled { now } else { now + MAX_PROMISE };
-        Self { nodes: nodes.collect(), unheard_until }
+        Self {
+            nodes: nodes.collect(),
+            unheard_until,
+            awaited: BTreeSet::new(),
+            awaited_until: Time::ZERO,
+        }
     }
 
     pub(super) fn on_report(&mut self, now: Time, report: &LeaseReport) {
+        self.awaited.remove(&report.node);
         let node = self.nodes.entry(report.node.clone()).or_default();
         node.alive_until = Some(now + report.next_within.min(MAX_PROMISE) * MISSED_REPORTS);
         node.able = report.able.iter().cloned().collect();
@@ -84,6 +108,7 @@ impl AbleNodes {
         view.is_unreachable = !is_reachable;
         if !is_reachable {
             view.alive_until = None;
+            self.awaited.remove(node);
         }
     }
 
@@ -129,6 +154,7 @@ impl AbleNodes {
     /// The next moment at which a node's silence changes something.
     pub(super) fn next_wake(&self, now: Time) -> Option<Time> {
         let ends = self.nodes.values().filter_map(|node| node.alive_until);
-        ends.chain([self.unheard_until]).filter(|at| *at > now).min()
+        let waits = [self.unheard_until, self.awaited_until];
+        ends.chain(waits).filter(|at| *at > now).min()
     }
 }

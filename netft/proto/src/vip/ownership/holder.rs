@@ -38,6 +38,8 @@ pub enum HolderUpdate {
         token: FencingToken,
         /// End of the lease on this node's clock.
         until: Time,
+        /// Its length, from the request.
+        lease: Duration,
     },
     /// Let the address go, then tell [`LeaseHolder::on_released`].
     Revoked {
@@ -69,6 +71,14 @@ struct Release {
     is_done: bool,
 }
 
+/// A report whose reply is awaited.
+#[derive(Clone, Debug)]
+struct PendingReport {
+    asked: Time,
+    /// Addresses that it said the node holds.
+    holds: Vec<(String, FencingToken)>,
+}
+
 /// A node's leases.
 #[derive(Clone, Debug)]
 pub struct LeaseHolder {
@@ -81,8 +91,10 @@ pub struct LeaseHolder {
     releases: BTreeMap<String, Release>,
     /// The newest decision known on each address: older words are void.
     newest: BTreeMap<String, FencingToken>,
-    /// When each report left whose reply is awaited.
-    pending: BTreeMap<u64, Time>,
+    /// Of each decision up to this one, the node knows it or the one that replaced it.
+    known: FencingToken,
+    /// Reports whose replies are awaited; those that a grant may still follow stay.
+    pending: BTreeMap<u64, PendingReport>,
     serial: u64,
     next_report: Time,
 }
@@ -97,6 +109,7 @@ impl LeaseHolder {
             held: BTreeMap::new(),
             releases: BTreeMap::new(),
             newest: BTreeMap::new(),
+            known: FencingToken::default(),
             pending: BTreeMap::new(),
             serial: 0,
             next_report: now,
@@ -152,7 +165,10 @@ impl LeaseHolder {
         let interval = self.interval();
         self.next_report = now + interval;
         self.serial += 1;
-        self.pending.insert(self.serial, now);
+        let holds: Vec<_> =
+            self.held.iter().map(|(vip, (token, _))| (vip.clone(), *token)).collect();
+        let pending = PendingReport { asked: now, holds: holds.clone() };
+        self.pending.insert(self.serial, pending);
         while self.pending.len() > MAX_PENDING {
             self.pending.pop_first();
         }
@@ -169,9 +185,10 @@ impl LeaseHolder {
                     age: now.since(*since),
                 })
                 .collect(),
-            holds: self.held.iter().map(|(vip, (token, _))| (vip.clone(), *token)).collect(),
+            holds,
             released: released.map(|(vip, release)| (vip.clone(), release.held)).collect(),
             next_within: interval,
+            known: self.known,
         })
     }
 
@@ -187,12 +204,33 @@ impl LeaseHolder {
         }
     }
 
-    /// Takes in the leader's reply.
+    /// The newest decision on the address that this node has heard of.
+    pub fn newest_decision(&self, vip: &str) -> FencingToken {
+        self.newest.get(vip).copied().unwrap_or_default()
+    }
+
+    /// Takes in the leader's reply. A report that was told to wait may get a second one, with the
+    /// grant: a lease counts from its request, however many replies follow.
     pub fn on_reply(&mut self, now: Time, reply: &LeaseReply) -> Vec<HolderUpdate> {
-        let Some(asked) = self.pending.remove(&reply.serial) else { return Vec::new() };
+        let Some(PendingReport { asked, holds }) = self.pending.remove(&reply.serial) else {
+            return Vec::new();
+        };
         let mut updates = Vec::new();
+        if let Some(lease) = reply.renewed {
+            let named: BTreeSet<&str> = reply.vips.iter().map(|word| word.vip.as_str()).collect();
+            for (vip, token) in holds.iter().filter(|(vip, _)| !named.contains(vip.as_str())) {
+                // A decision that the node heard of since is not the one that was renewed.
+                if self.newest_decision(vip) == *token {
+                    self.on_granted(now, asked, (vip, *token), lease, &mut updates);
+                }
+            }
+        }
+        if reply.vips.iter().any(|word| matches!(word.verdict, LeaseVerdict::Wait(_))) {
+            self.pending.insert(reply.serial, PendingReport { asked, holds });
+        }
+        self.known = self.known.max(reply.latest);
         for word in &reply.vips {
-            let newest = self.newest.get(&word.vip).copied().unwrap_or_default();
+            let newest = self.newest_decision(&word.vip);
             // A reply that was overtaken speaks of an owner that is none.
             if word.token < newest {
                 continue;
@@ -235,25 +273,35 @@ impl LeaseHolder {
         }
         match word.verdict {
             LeaseVerdict::Granted(lease) => {
-                let is_given_up = |release: &Release| release.is_done && release.held == word.token;
-                // What this node said it let go it does not take up again under the same token.
-                if self.releases.get(&word.vip).is_some_and(is_given_up) {
-                    return;
-                }
-                self.releases.remove(&word.vip);
-                self.held.insert(word.vip.clone(), (word.token, lease));
-                self.next_report = self.next_report.min(asked + lease / RENEWALS_PER_LEASE);
-                let until = LeaseRules::lease_end(asked, lease);
-                // A grant that arrived after its end is none.
-                if now < until {
-                    let (vip, token) = (word.vip.clone(), word.token);
-                    updates.push(HolderUpdate::Granted { vip, token, until });
-                }
+                self.on_granted(now, asked, (&word.vip, word.token), lease, updates);
             }
             LeaseVerdict::Wait(wait) => {
                 self.next_report = self.next_report.min(now + wait.max(MIN_INTERVAL));
             }
             LeaseVerdict::NotOwner => {}
+        }
+    }
+
+    fn on_granted(
+        &mut self,
+        now: Time,
+        asked: Time,
+        (vip, token): (&str, FencingToken),
+        lease: Duration,
+        updates: &mut Vec<HolderUpdate>,
+    ) {
+        let is_given_up = |release: &Release| release.is_done && release.held == token;
+        // What this node said it let go it does not take up again under the same token.
+        if self.releases.get(vip).is_some_and(is_given_up) {
+            return;
+        }
+        self.releases.remove(vip);
+        self.held.insert(vip.to_owned(), (token, lease));
+        self.next_report = self.next_report.min(asked + lease / RENEWALS_PER_LEASE);
+        let until = LeaseRules::lease_end(asked, lease);
+        // A grant that arrived after its end is none.
+        if now < until {
+            updates.push(HolderUpdate::Granted { vip: vip.to_owned(), token, until, lease });
         }
     }
 }

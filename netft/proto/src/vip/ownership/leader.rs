@@ -25,6 +25,13 @@ use crate::{
 
 /// Time for which a new leader takes a node that was not heard yet for alive.
 const UNHEARD_TIME: Duration = Duration::from_millis(700);
+/// Time for which a new leader that was elected because an owner is lost waits for the nodes that
+/// it asked to report, before it gives an address to a node that its rules do not prefer most. The
+/// owner's lease runs on meanwhile.
+const AWAITED_TIME: Duration = Duration::from_millis(60);
+/// Part of a lease for which the leader answers a report once more when it can grant at last: what
+/// is left then outlasts the next renewal.
+const WAITING_SHARE: u32 = 2;
 /// Time after which a command that did not reach the log is proposed again.
 const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -63,6 +70,10 @@ pub struct OwnershipLeader {
     lease_changes: BTreeMap<String, (Duration, Time)>,
     /// Nodes that should report at once.
     nudges: BTreeSet<String>,
+    /// The last report of each node that was told to wait, and when it was.
+    waiting: BTreeMap<String, (Time, LeaseReport)>,
+    /// Nodes whose wait ended, because the former owner let go.
+    released_for: BTreeSet<String>,
 }
 
 impl OwnershipLeader {
@@ -81,7 +92,15 @@ impl OwnershipLeader {
             returns: BTreeMap::new(),
             lease_changes: BTreeMap::new(),
             nudges: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            released_for: BTreeSet::new(),
         }
+    }
+
+    /// Asks these nodes to report: the decisions of a new leader wait for them a moment.
+    pub fn ask_nodes(&mut self, now: Time, nodes: BTreeSet<String>) {
+        self.nudges.extend(nodes.iter().cloned());
+        self.nodes.await_reports(nodes, now + AWAITED_TIME);
     }
 
     /// Takes in a report; the reply follows by [`answer_report`](Self::answer_report).
@@ -92,7 +111,7 @@ impl OwnershipLeader {
             let is_news = self.released.insert((vip.clone(), *token));
             // The new owner has been waiting for this.
             if is_news && *token == record.previous {
-                self.nudges.extend(record.owner.clone());
+                self.released_for.extend(record.owner.clone());
             }
         }
         // A release matters until the address has its next owner.
@@ -116,30 +135,84 @@ impl OwnershipLeader {
         report: &LeaseReport,
     ) -> LeaseReply {
         self.is_state_complete = true;
-        let mut vips = Vec::new();
-        for policy in policies {
-            let Some(record) = state.record_of(&policy.name) else { continue };
-            vips.push(VipVerdict {
-                vip: policy.name.clone(),
+        let holds: BTreeMap<&str, FencingToken> =
+            report.holds.iter().map(|(vip, token)| (vip.as_str(), *token)).collect();
+        let policies: BTreeMap<&str, &VipPolicy> =
+            policies.iter().map(|policy| (policy.name.as_str(), policy)).collect();
+        let mut reply = LeaseReply { serial: report.serial, ..LeaseReply::default() };
+        let mut is_waiting = false;
+        for (vip, record) in state.records() {
+            reply.latest = reply.latest.max(record.token);
+            let held = holds.get(vip).copied();
+            let policy = policies.get(vip);
+            let verdict = match policy {
+                Some(policy) => self.judge_lease(now, policy, record, &report.node, held),
+                // An address without rules here has no leases.
+                None => LeaseVerdict::NotOwner,
+            };
+            is_waiting |= matches!(verdict, LeaseVerdict::Wait(_));
+            if record.token <= report.known {
+                match verdict {
+                    LeaseVerdict::NotOwner if held.is_none() => continue,
+                    LeaseVerdict::Granted(lease) if held == Some(record.token) => {
+                        if *reply.renewed.get_or_insert(lease) == lease {
+                            continue;
+                        }
+                    }
+                    LeaseVerdict::Granted(_) | LeaseVerdict::Wait(_) | LeaseVerdict::NotOwner => {}
+                }
+            }
+            let unknown = || "the leader's config does not have it".to_owned();
+            reply.vips.push(VipVerdict {
+                vip: vip.to_owned(),
                 owner: record.owner.clone(),
                 token: record.token,
-                verdict: self.judge_lease(now, policy, record, report),
-                reason: record.reason.clone(),
+                verdict,
+                reason: policy.map_or_else(unknown, |_| record.reason.clone()),
             });
         }
-        // An address without rules here has no leases.
-        for (vip, record) in state.records() {
-            if !policies.iter().any(|policy| policy.name == vip) {
-                vips.push(VipVerdict {
-                    vip: vip.to_owned(),
-                    owner: record.owner.clone(),
-                    token: record.token,
-                    verdict: LeaseVerdict::NotOwner,
-                    reason: "the leader's config does not have it".to_owned(),
-                });
+        // The holder takes every address that it holds and that is not named for renewed.
+        if reply.renewed.is_some() {
+            for (vip, token) in &report.holds {
+                if state.record_of(vip).is_none() {
+                    reply.vips.push(VipVerdict {
+                        vip: vip.clone(),
+                        owner: None,
+                        token: *token,
+                        verdict: LeaseVerdict::NotOwner,
+                        reason: "the address was forgotten".to_owned(),
+                    });
+                }
             }
         }
-        LeaseReply { serial: report.serial, vips }
+        if is_waiting {
+            self.waiting.insert(report.node.clone(), (now, report.clone()));
+        } else {
+            self.waiting.remove(&report.node);
+        }
+        reply
+    }
+
+    /// Second replies to nodes that wait for an address which its former owner let go meanwhile. A
+    /// majority acknowledged this leader after their reports, and their leases count from those.
+    pub fn take_grants(
+        &mut self,
+        now: Time,
+        state: &OwnershipState,
+        policies: &[VipPolicy],
+    ) -> Vec<(String, LeaseReply)> {
+        let lease = policies.iter().map(|policy| policy.lease).min().unwrap_or_default();
+        let mut grants = Vec::new();
+        for node in std::mem::take(&mut self.released_for) {
+            match self.waiting.remove(&node) {
+                Some((since, report)) if now < since + lease / WAITING_SHARE => {
+                    let reply = self.answer_report(now, state, policies, &report);
+                    grants.push((node, reply));
+                }
+                _ => drop(self.nudges.insert(node)),
+            }
+        }
+        grants
     }
 
     fn judge_lease(
@@ -147,12 +220,13 @@ impl OwnershipLeader {
         now: Time,
         policy: &VipPolicy,
         record: &VipRecord,
-        report: &LeaseReport,
+        node: &str,
+        held: Option<FencingToken>,
     ) -> LeaseVerdict {
-        if record.owner.as_ref() != Some(&report.node) {
+        if record.owner.as_deref() != Some(node) {
             return LeaseVerdict::NotOwner;
         }
-        let free_at = self.free_at(&policy.name, record, report);
+        let free_at = self.free_at(&policy.name, record, held);
         if now < free_at {
             return LeaseVerdict::Wait(free_at.since(now));
         }
@@ -168,14 +242,23 @@ impl OwnershipLeader {
         };
         // The reply with a shorter lease may be lost: the longer one runs on then.
         let ended_by = known.map_or(end, |grant| grant.ended_by.max(end));
-        let (token, owner) = (record.token, report.node.clone());
-        let grant = LastGrant { token, owner, lease, ended_by, longer_ended_by };
-        self.grants.insert(policy.name.clone(), grant);
+        let token = record.token;
+        match self.grants.get_mut(&policy.name) {
+            Some(grant) if grant.token == token => {
+                (grant.lease, grant.ended_by) = (lease, ended_by);
+                grant.longer_ended_by = longer_ended_by;
+            }
+            _ => {
+                let owner = node.to_owned();
+                let grant = LastGrant { token, owner, lease, ended_by, longer_ended_by };
+                self.grants.insert(policy.name.clone(), grant);
+            }
+        }
         LeaseVerdict::Granted(lease)
     }
 
     /// From when on no other lease on the address can run.
-    fn free_at(&self, vip: &str, record: &VipRecord, report: &LeaseReport) -> Time {
+    fn free_at(&self, vip: &str, record: &VipRecord, held: Option<FencingToken>) -> Time {
         let is_released =
             |token| self.released.contains(&(vip.to_owned(), token)) && token != record.token;
         match self.grants.get(vip) {
@@ -183,7 +266,7 @@ impl OwnershipLeader {
             Some(grant) if is_released(grant.token) => Time::ZERO,
             Some(grant) => grant.ended_by,
             // It was granted this token before, when no other lease could run.
-            None if report.holds.contains(&(vip.to_owned(), record.token)) => Time::ZERO,
+            None if held == Some(record.token) => Time::ZERO,
             // The holder of the token just before has let go; it held it, so nobody else did.
             None if is_released(record.previous) => Time::ZERO,
             None => self.foreign_end(record),
@@ -294,20 +377,22 @@ impl OwnershipLeader {
         }
         let mut owners: Owners =
             state.records().map(|(vip, record)| (vip.to_owned(), record.owner.clone())).collect();
+        let unknown = VipRecord::default();
         let mut commands = Vec::new();
         for policy in policies {
             if let Some(record) = state.record_of(&policy.name)
                 && let Some(lease) = self.next_lease(now, policy, record)
             {
-                commands.push(OwnershipCommand::SetLease { vip: policy.name.clone(), lease });
+                let (vip, expected) = (policy.name.clone(), Some(record.lease_token));
+                commands.push(OwnershipCommand::SetLease { vip, lease, expected });
             }
-            let record = state.record_of(&policy.name).cloned().unwrap_or_default();
+            let record = state.record_of(&policy.name).unwrap_or(&unknown);
             if self.proposed.contains_key(&policy.name) {
                 continue;
             }
-            if let Some((owner, is_pinned, reason)) = self.next_owner(now, policy, &record, &owners)
+            if let Some((owner, is_pinned, reason)) = self.next_owner(now, policy, record, &owners)
             {
-                owners.insert(policy.name.clone(), owner.clone());
+                owners.set_owner(&policy.name, owner.clone());
                 self.proposed.insert(policy.name.clone(), (record.token, now));
                 commands.push(OwnershipCommand::Assign {
                     vip: policy.name.clone(),
@@ -340,6 +425,9 @@ impl OwnershipLeader {
         }
         // The owner let it go by itself: a new decision, also if that names the same node.
         if record.owner.is_some() && self.released.contains(&(vip.to_owned(), record.token)) {
+            if self.nodes.is_awaiting(now) {
+                return None;
+            }
             let owner = best_node(policy, owners, &self.nodes, now);
             return Some((owner, false, "its owner let it go"));
         }
@@ -376,8 +464,9 @@ impl OwnershipLeader {
         policies: &[VipPolicy],
         commands: &mut Vec<OwnershipCommand>,
     ) {
+        let known: BTreeSet<&str> = policies.iter().map(|policy| policy.name.as_str()).collect();
         for (vip, record) in state.records() {
-            let is_known = policies.iter().any(|policy| policy.name == vip);
+            let is_known = known.contains(vip);
             if is_known || self.proposed.contains_key(vip) {
                 continue;
             }
@@ -424,9 +513,10 @@ impl OwnershipLeader {
         let proposed = proposed.chain(self.lease_changes.values().map(|(_, since)| *since));
         let retries = proposed.map(|since| since + PROPOSAL_TIMEOUT);
         // Leases whose end lets the log have a shorter one, or forget the address.
+        let leases: BTreeMap<&str, Duration> =
+            policies.iter().map(|policy| (policy.name.as_str(), policy.lease)).collect();
         let ends = state.records().filter_map(|(vip, record)| {
-            let policy = policies.iter().find(|policy| policy.name == vip);
-            let lease = policy.map_or(Duration::ZERO, |policy| policy.lease);
+            let lease = leases.get(vip).copied().unwrap_or_default();
             let is_shorter = lease < record.lease && !self.lease_changes.contains_key(vip);
             let end = is_shorter.then(|| self.longer_end(vip, record, lease)).flatten();
             end.filter(|end| *end > now)

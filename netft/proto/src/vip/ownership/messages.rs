@@ -36,6 +36,10 @@ pub struct LeaseReport {
     pub released: Vec<(String, FencingToken)>,
     /// The next report follows within this time.
     pub next_within: Duration,
+    /// The node knows this decision, and of each earlier one that it or its successor was made. A
+    /// reply leaves out what follows from that; zero: nothing is left out.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub known: FencingToken,
 }
 
 /// The leader's word on one address for one node.
@@ -72,6 +76,12 @@ pub struct VipVerdict {
 pub struct LeaseReply {
     /// Number of the report.
     pub serial: u64,
-    /// All addresses.
+    /// The addresses of which the node does not know the word.
     pub vips: Vec<VipVerdict>,
+    /// Lease of every address that the report holds and that `vips` does not name.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub renewed: Option<Duration>,
+    /// The newest decision that the reply speaks of, in words or by leaving them out.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub latest: FencingToken,
 }

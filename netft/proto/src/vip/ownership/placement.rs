@@ -12,7 +12,43 @@ use crate::{
 };
 
 /// Owners of all addresses while placements are decided one after another.
-pub(super) type Owners = BTreeMap<String, Option<String>>;
+#[derive(Clone, Debug, Default)]
+pub(super) struct Owners {
+    owners: BTreeMap<String, Option<String>>,
+    /// Addresses of each node.
+    loads: BTreeMap<String, usize>,
+}
+
+impl Owners {
+    /// The address is, or is about to be, the owner's.
+    pub(super) fn set_owner(&mut self, vip: &str, owner: Option<String>) {
+        if let Some(owner) = &owner {
+            *self.loads.entry(owner.clone()).or_default() += 1;
+        }
+        let former = self.owners.insert(vip.to_owned(), owner).flatten();
+        if let Some(load) = former.and_then(|former| self.loads.get_mut(&former)) {
+            *load -= 1;
+        }
+    }
+
+    fn owner_of(&self, vip: &str) -> Option<&str> {
+        self.owners.get(vip)?.as_deref()
+    }
+
+    /// Addresses of a node other than this one.
+    fn load_without(&self, vip: &str, node: &str) -> usize {
+        let load = self.loads.get(node).copied().unwrap_or_default();
+        load - usize::from(self.owner_of(vip) == Some(node))
+    }
+}
+
+impl FromIterator<(String, Option<String>)> for Owners {
+    fn from_iter<I: IntoIterator<Item = (String, Option<String>)>>(owners: I) -> Self {
+        let mut this = Self::default();
+        owners.into_iter().for_each(|(vip, owner)| this.set_owner(&vip, owner));
+        this
+    }
+}
 
 /// A placement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +87,14 @@ pub(super) fn place_address(
             return Placement::Keep;
         }
         let reason = if is_heard { "its owner cannot carry it" } else { "its owner is silent" };
+        let is_decided =
+            best.as_deref().is_some_and(|best| !policy.follow && policy.rank_of(best) == 0);
+        if nodes.is_awaiting(now) && !is_decided {
+            // A better node may be about to report to this leader; the wait for the silent owner's
+            // lease runs meanwhile.
+            return Placement::Keep;
+        }
         return match best {
-            // The wait for the silent owner's lease runs meanwhile.
-            Some(best) if is_better_unheard(policy, &best, nodes, now) => Placement::Keep,
             Some(best) => change_to(best, reason),
             // A silent owner may come back; one that cannot carry it lets it go.
             None if is_heard => Placement::Change { owner: None, reason },
@@ -83,12 +124,6 @@ fn change_to(owner: String, reason: &'static str) -> Placement {
     Placement::Change { owner: Some(owner), reason }
 }
 
-/// A node that is preferred to `best` has not reported yet to a leader that has just begun.
-fn is_better_unheard(policy: &VipPolicy, best: &str, nodes: &AbleNodes, now: Time) -> bool {
-    let mut better = policy.preferred.iter().take_while(|node| *node != best);
-    better.any(|node| nodes.is_alive(node, now) && !nodes.is_heard(node, now))
-}
-
 /// The best of the eligible nodes: by the check that it follows; else by the company of other
 /// addresses, by preference, by the number of addresses that it owns, by name.
 pub(super) fn best_node(
@@ -102,10 +137,7 @@ pub(super) fn best_node(
         let since = |node: &&str| nodes.role_since(node, &policy.name);
         return nodes_of().max_by_key(|node| (since(node), Reverse(*node))).map(str::to_owned);
     }
-    let load = |node: &str| {
-        let others = owners.iter().filter(|(vip, _)| **vip != policy.name);
-        others.filter(|(_, owner)| owner.as_deref() == Some(node)).count()
-    };
+    let load = |node: &str| owners.load_without(&policy.name, node);
     let key = |node: &str| (grouping(policy, owners, node), policy.rank_of(node), load(node));
     let best = nodes_of().min_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.cmp(b)));
     best.map(str::to_owned)
@@ -113,7 +145,7 @@ pub(super) fn best_node(
 
 /// Wishes about other addresses that a node would disappoint.
 fn grouping(policy: &VipPolicy, owners: &Owners, node: &str) -> usize {
-    let owner_of = |vip: &String| owners.get(vip).and_then(Option::as_deref);
+    let owner_of = |vip: &String| owners.owner_of(vip);
     let misses = policy.together_with.iter().filter_map(owner_of).filter(|owner| *owner != node);
     let meets = policy.apart_from.iter().filter_map(owner_of).filter(|owner| *owner == node);
     misses.count() + meets.count()

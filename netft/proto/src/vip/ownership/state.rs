@@ -37,7 +37,13 @@ pub enum OwnershipCommand {
         vip: String,
         /// The longest lease.
         lease: Duration,
+        /// The bound that this replaces, by its entry. Without effect if the address has another
+        /// one: a proposal that reaches the log twice must not undo one in between.
+        #[cfg_attr(feature = "serde", serde(default))]
+        expected: Option<FencingToken>,
     },
+    /// Several decisions of one moment: one write of the log for all.
+    Batch(Vec<Self>),
     /// Forgets an address that nobody owns, and on which no lease runs.
     Forget {
         /// The address.
@@ -45,6 +51,20 @@ pub enum OwnershipCommand {
         /// Its token. Without effect if the address has another one.
         expected: FencingToken,
     },
+}
+
+/// Decisions in one entry, at most: entries have a bound on the wire.
+const COMMANDS_PER_ENTRY: usize = 32;
+
+impl OwnershipCommand {
+    /// The fewest entries of the log that hold these decisions, in their order.
+    pub fn into_entries(commands: Vec<Self>) -> Vec<Self> {
+        let to_entry = |part: &[Self]| match part {
+            [one] => one.clone(),
+            several => Self::Batch(several.to_vec()),
+        };
+        commands.chunks(COMMANDS_PER_ENTRY).map(to_entry).collect()
+    }
 }
 
 /// One address.
@@ -66,6 +86,9 @@ pub struct VipRecord {
     /// No lease on it that runs, by whichever leader, is longer than this.
     #[cfg_attr(feature = "serde", serde(default = "longest_lease"))]
     pub lease: Duration,
+    /// The entry that bounded the leases so.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub lease_token: FencingToken,
 }
 
 /// All addresses.
@@ -80,7 +103,8 @@ impl OwnershipState {
     pub fn apply_command(&mut self, token: FencingToken, command: &OwnershipCommand) -> bool {
         match command {
             OwnershipCommand::Assign { vip, owner, expected, is_pinned, reason, lease } => {
-                let unknown = || VipRecord { lease: *lease, ..VipRecord::default() };
+                let unknown =
+                    || VipRecord { lease: *lease, lease_token: token, ..VipRecord::default() };
                 let record = self.vips.get(vip).cloned().unwrap_or_else(unknown);
                 if record.token != *expected {
                     return false;
@@ -93,14 +117,22 @@ impl OwnershipState {
                     is_pinned: *is_pinned,
                     reason: reason.clone(),
                     lease: record.lease,
+                    lease_token: record.lease_token,
                 };
                 self.vips.insert(vip.clone(), next);
                 true
             }
-            OwnershipCommand::SetLease { vip, lease } => {
+            OwnershipCommand::SetLease { vip, lease, expected } => {
                 let Some(record) = self.vips.get_mut(vip) else { return false };
-                record.lease = *lease;
+                if expected.is_some_and(|expected| expected != record.lease_token) {
+                    return false;
+                }
+                (record.lease, record.lease_token) = (*lease, token);
                 true
+            }
+            OwnershipCommand::Batch(commands) => {
+                let effects = commands.iter().map(|command| self.apply_command(token, command));
+                effects.fold(false, |any, effect| any | effect)
             }
             OwnershipCommand::Forget { vip, expected } => {
                 let is_free =

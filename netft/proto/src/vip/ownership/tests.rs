@@ -102,28 +102,6 @@ fn a_silent_owners_address_waits_for_its_last_grant_to_end() {
 }
 
 #[test]
-fn a_new_leader_waits_for_the_report_of_a_preferred_node() {
-    let mut cluster = Cluster::new(policy(&["a", "b"], Failback::Never));
-    cluster.hear(at(1), &report("a", 1));
-    assert_eq!(cluster.decide(at(1)).as_deref(), Some("a"));
-    let new_leader = |begun: Time| {
-        let leader = OwnershipLeader::new(begun, Some(at(600)), LeaseRules::DEFAULT);
-        let (state, policies) = (cluster.state.clone(), cluster.policies.clone());
-        let mut next = Cluster { leader, state, policies, index: cluster.index };
-        next.leader.set_reachable("a", false);
-        next.hear(begun, &report("c", 1));
-        assert_eq!(next.decide(begun).as_deref(), Some("a"), "b is not heard yet");
-        next
-    };
-    let mut next = new_leader(at(700));
-    next.hear(at(701), &report("b", 1));
-    assert_eq!(next.decide(at(701)).as_deref(), Some("b"));
-    let mut next = new_leader(at(700));
-    next.leader.set_reachable("b", false);
-    assert_eq!(next.decide(at(701)).as_deref(), Some("c"), "b is dead, too");
-}
-
-#[test]
 fn a_lease_that_a_reload_shortened_is_waited_for_as_it_was_granted() {
     let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
     cluster.hear(at(1), &report("a", 1));
@@ -216,7 +194,10 @@ fn a_move_waits_for_the_release_only() {
     let mut released = report("a", 4);
     released.released.push(("v".to_owned(), held));
     cluster.hear(at(504), &released);
-    assert!(cluster.leader.take_nudges().contains("b"), "and so is the new owner");
+    let grants = cluster.leader.take_grants(at(504), &cluster.state, &cluster.policies);
+    let [(node, reply)] = &grants[..] else { panic!("{grants:?}") };
+    assert_eq!((node.as_str(), reply.serial), ("b", 2), "by its report that had to wait");
+    assert_eq!(reply.vips[0].verdict, LeaseVerdict::Granted(LEASE_TIME));
     assert_eq!(cluster.ask(at(505), &report("b", 3)), LeaseVerdict::Granted(LEASE_TIME));
     // The operator's choice stands against the preferred node.
     assert_eq!(cluster.decide(at(5000)).as_deref(), Some("b"));
@@ -301,13 +282,13 @@ fn a_holder_ignores_what_was_overtaken_and_lets_go_first() {
         verdict,
         reason: String::new(),
     };
-    let reply = |serial, word| LeaseReply { serial, vips: vec![word] };
+    let reply = |serial, word| LeaseReply { serial, vips: vec![word], ..LeaseReply::default() };
     let first = holder.poll_report(at(0)).unwrap();
     let granted = reply(first.serial, word(1, "a", LeaseVerdict::Granted(LEASE_TIME)));
     let updates = holder.on_reply(at(30), &granted);
     let until = at(0) + LEASE_TIME;
     let token = FencingToken { term: 1, index: 1 };
-    let expected = HolderUpdate::Granted { vip: "v".to_owned(), token, until };
+    let expected = HolderUpdate::Granted { vip: "v".to_owned(), token, until, lease: LEASE_TIME };
     assert_eq!(updates.last(), Some(&expected), "counted from the request");
     let late = holder.poll_report(at(200)).unwrap();
     let next = holder.poll_report(at(400)).unwrap();
@@ -369,4 +350,160 @@ fn votes_bound_the_leases_of_earlier_leaders_only_as_a_majority() {
     assert_eq!(clock.age(at(500)), Duration::ZERO, "one is under way");
     clock.end_ack(at(600));
     assert_eq!(clock.age(at(700)), Duration::from_millis(100));
+}
+
+/// F-141.
+#[test]
+fn a_wait_that_was_long_ends_with_a_new_report() {
+    let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
+    cluster.hear(at(1), &report("a", 1));
+    cluster.hear(at(1), &report("b", 1));
+    cluster.decide(at(1));
+    cluster.ask(at(500), &report("a", 2));
+    let held = cluster.state.record_of("v").unwrap().token;
+    cluster.leader.request_move(at(501), &cluster.state, "v", Some("b")).unwrap();
+    cluster.decide(at(501));
+    assert!(matches!(cluster.ask(at(502), &report("b", 2)), LeaseVerdict::Wait(_)));
+    cluster.leader.take_nudges();
+    let released = vec![("v".to_owned(), held)];
+    cluster.hear(at(703), &LeaseReport { released, ..report("a", 3) });
+    // What is left of a lease from 502 would not outlast the next renewal.
+    assert_eq!(cluster.leader.take_grants(at(703), &cluster.state, &cluster.policies), []);
+    assert!(cluster.leader.take_nudges().contains("b"));
+}
+
+/// F-141.
+#[test]
+fn a_grant_that_follows_a_wait_counts_from_the_same_request() {
+    let mut holder = LeaseHolder::new("b", at(0));
+    let token = FencingToken { term: 1, index: 2 };
+    let reply = |serial, verdict| LeaseReply {
+        serial,
+        vips: vec![VipVerdict {
+            vip: "v".to_owned(),
+            owner: Some("b".to_owned()),
+            token,
+            verdict,
+            reason: String::new(),
+        }],
+        ..LeaseReply::default()
+    };
+    let serial = holder.poll_report(at(0)).unwrap().serial;
+    let wait = reply(serial, LeaseVerdict::Wait(Duration::from_millis(300)));
+    assert_eq!(holder.on_reply(at(2), &wait).len(), 1, "the owner is told");
+    let granted = reply(serial, LeaseVerdict::Granted(LEASE_TIME));
+    let until = at(0) + LEASE_TIME;
+    let expected = HolderUpdate::Granted { vip: "v".to_owned(), token, until, lease: LEASE_TIME };
+    assert_eq!(holder.on_reply(at(9), &granted), [expected]);
+    assert_eq!(holder.on_reply(at(10), &granted), [], "only one follows");
+}
+
+/// F-96.
+#[test]
+fn a_renewal_names_only_what_the_node_does_not_know() {
+    let names: Vec<_> = (0..100).map(|number| format!("v{number}")).collect();
+    let mut cluster = Cluster::new(policy(&[], Failback::Never));
+    cluster.policies = names.iter().map(|name| VipPolicy::new(name, LEASE_TIME)).collect();
+    let mut holder = LeaseHolder::new("a", at(0));
+    names.iter().for_each(|name| holder.set_able(at(0), name, true));
+    let exchange = |cluster: &mut Cluster, holder: &mut LeaseHolder, now| {
+        holder.request_report(now);
+        let report = holder.poll_report(now).unwrap();
+        cluster.hear(now, &report);
+        let Cluster { leader, state, policies, .. } = cluster;
+        let reply = leader.answer_report(now, state, policies, &report);
+        let granted = holder.on_reply(now, &reply);
+        let is_grant = |update: &&HolderUpdate| matches!(update, HolderUpdate::Granted { .. });
+        (reply.vips.len(), granted.iter().filter(is_grant).count())
+    };
+    exchange(&mut cluster, &mut holder, at(800));
+    cluster.decide(at(800));
+    assert_eq!(exchange(&mut cluster, &mut holder, at(801)), (100, 100));
+    for time in [900, 1_000] {
+        assert_eq!(exchange(&mut cluster, &mut holder, at(time)), (0, 100));
+    }
+    // One changes its owner, one its lease, and the config loses one.
+    cluster.hear(at(1_001), &LeaseReport { able: names.clone(), ..report("b", 1) });
+    cluster.leader.request_move(at(1_001), &cluster.state, "v7", Some("b")).unwrap();
+    cluster.policies[8].lease = LEASE_TIME / 2;
+    cluster.policies.remove(9);
+    cluster.decide(at(1_001));
+    assert_eq!(exchange(&mut cluster, &mut holder, at(1_002)), (3, 98));
+    // Another leader knows what the node knows by the report alone.
+    cluster.leader = OwnershipLeader::new(at(1_010), None, LeaseRules::DEFAULT);
+    assert_eq!(exchange(&mut cluster, &mut holder, at(1_011)).1, 98);
+}
+
+/// F-96.
+#[test]
+fn decisions_of_one_moment_take_few_entries() {
+    let names: Vec<_> = (0..100).map(|number| format!("v{number}")).collect();
+    let mut cluster = Cluster::new(policy(&[], Failback::Never));
+    cluster.policies = names.iter().map(|name| VipPolicy::new(name, LEASE_TIME)).collect();
+    cluster.hear(at(800), &LeaseReport { able: names, ..report("a", 1) });
+    let commands = cluster.leader.poll_commands(at(800), &cluster.state, &cluster.policies);
+    assert_eq!(commands.len(), 100);
+    let entries = OwnershipCommand::into_entries(commands);
+    assert_eq!(entries.len(), 4);
+    for (index, entry) in (1..).zip(&entries) {
+        assert!(cluster.state.apply_command(FencingToken { term: 1, index }, entry));
+    }
+    let owned = cluster.state.records().filter(|(_, record)| record.owner.is_some());
+    assert_eq!(owned.count(), 100);
+}
+
+/// F-102.
+#[test]
+fn a_bound_that_reaches_the_log_twice_undoes_none_in_between() {
+    let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
+    cluster.hear(at(1), &report("a", 1));
+    cluster.decide(at(1));
+    let bound = |cluster: &Cluster, lease| OwnershipCommand::SetLease {
+        vip: "v".to_owned(),
+        lease,
+        expected: Some(cluster.state.record_of("v").unwrap().lease_token),
+    };
+    let apply = |cluster: &mut Cluster, command: &OwnershipCommand| {
+        cluster.index += 1;
+        let token = FencingToken { term: 1, index: cluster.index };
+        cluster.state.apply_command(token, command)
+    };
+    let shorter = bound(&cluster, LEASE_TIME / 2);
+    assert!(apply(&mut cluster, &shorter));
+    let longer = bound(&cluster, LEASE_TIME);
+    assert!(apply(&mut cluster, &longer));
+    // The address has the same lease again, which may run.
+    assert!(!apply(&mut cluster, &shorter));
+    assert_eq!(cluster.state.record_of("v").unwrap().lease, LEASE_TIME);
+}
+
+/// F-140.
+#[test]
+fn a_new_leader_waits_a_moment_for_a_better_node_to_report() {
+    let mut cluster = Cluster::new(policy(&["a", "b"], Failback::Never));
+    cluster.hear(at(1), &report("a", 1));
+    cluster.decide(at(1));
+    let elected = |cluster: &mut Cluster| {
+        cluster.leader = OwnershipLeader::new(at(500), Some(at(100)), LeaseRules::DEFAULT);
+        let asked = ["b", "c"].map(str::to_owned).into();
+        cluster.leader.ask_nodes(at(500), asked);
+        assert!(cluster.leader.take_nudges().contains("b"));
+        cluster.leader.set_reachable("a", false);
+        cluster.hear(at(501), &report("c", 1));
+        assert_eq!(cluster.decide(at(501)).as_deref(), Some("a"), "b may report any moment");
+    };
+    let before = (cluster.state.clone(), cluster.index);
+    elected(&mut cluster);
+    cluster.hear(at(503), &report("b", 1));
+    assert_eq!(cluster.decide(at(503)).as_deref(), Some("b"));
+    // One that does not report costs no more than that moment.
+    (cluster.state, cluster.index) = before.clone();
+    elected(&mut cluster);
+    let wake = cluster.leader.next_wake(at(501), &cluster.state, &cluster.policies).unwrap();
+    assert!(wake <= at(600), "{wake}");
+    assert_eq!(cluster.decide(wake).as_deref(), Some("c"));
+    (cluster.state, cluster.index) = before;
+    elected(&mut cluster);
+    cluster.leader.set_reachable("b", false);
+    assert_eq!(cluster.decide(at(502)).as_deref(), Some("c"), "b is dead, too");
 }

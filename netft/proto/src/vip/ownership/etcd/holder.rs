@@ -220,7 +220,7 @@ impl EtcdHolder {
                     updates.extend(self.drop_held(vip));
                     if target.as_deref() == Some(&self.node) && self.able.contains(vip) {
                         // The next address is placed as if this claim were through.
-                        owners.insert(vip.to_owned(), target);
+                        owners.set_owner(vip, target);
                         writes.push(EtcdWrite::Create { key, value: self.identity.clone(), lease });
                     }
                 }
@@ -328,6 +328,7 @@ impl EtcdHolder {
         let is_able = self.able.contains(vip);
         let fresh = OwnedKey { created, until: Time::ZERO, is_revoked: false, is_released: false };
         let fence_delay = self.rules.fence_delay;
+        let lease = self.lease.map_or(Duration::ZERO, |(_, ttl)| self.rules.lease_within(ttl));
         let held = self.held.entry(vip.to_owned()).or_insert(fresh);
         let token = token_of(created);
         let must_go = !is_able || target.is_some_and(|node| node != self.node);
@@ -341,7 +342,7 @@ impl EtcdHolder {
         }
         if let Some(until) = until.filter(|_| !held.is_revoked) {
             held.until = held.until.max(until);
-            updates.push(HolderUpdate::Granted { vip: vip.to_owned(), token, until });
+            updates.push(HolderUpdate::Granted { vip: vip.to_owned(), token, until, lease });
         }
         None
     }
@@ -372,7 +373,7 @@ impl EtcdHolder {
             Some(to) => to.to_owned(),
             None => {
                 let nodes = AbleNodes::from_directory(now, true, &able);
-                best_node(policy, &Owners::new(), &nodes, now)
+                best_node(policy, &Owners::default(), &nodes, now)
                     .ok_or_else(|| format!("no other node can carry {vip} at this moment"))?
             }
         };
