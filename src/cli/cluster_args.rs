@@ -58,7 +58,7 @@ pub(super) enum ClusterCommand {
     },
     /// Write one folder per node, for configuration management.
     Generate(GenerateArgs),
-    /// Keep the cluster's private key.
+    /// Replace a node's key; keep the cluster's private key.
     #[command(subcommand)]
     Key(KeyCommand),
 }
@@ -191,11 +191,27 @@ pub(super) enum KeyCommand {
         /// File to create; it must not exist.
         file: PathBuf,
     },
+    /// Replace the key of a node: sessions and virtual addresses stay.
+    Rotate(RotateArgs),
     /// Put a copy of the cluster's private key on this node.
     Restore {
         /// File that `backup` wrote.
         file: PathBuf,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RotateArgs {
+    /// Node name [default: this node]
+    #[arg(value_parser = node_name)]
+    pub(super) name: Option<String>,
+    /// Seconds to wait until every node accepts the next key: 0–600.
+    #[arg(long, value_name = "SECONDS", default_value = "10",
+        value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub(super) timeout: u64,
+    /// Go on without the nodes that do not accept the next key yet.
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 fn parse_key(text: &str) -> Result<NodeKey, String> {

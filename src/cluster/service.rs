@@ -9,16 +9,17 @@ use netft::{
         events::{EventStream, MissedEvents},
         join::JoinAttempt,
         query::PeerRequest,
+        session::{SessionCause, SessionProblem},
     },
     config::{Config, ConfigChange},
     roster::{
-        ExchangeOutput, ExchangeProblem, JoinReply, Roster, RosterExchange, RosterRequest,
-        SignedRoster,
+        ExchangeOutput, ExchangeProblem, JoinReply, Roster, RosterExchange, RosterReply,
+        RosterRequest, SignedRoster,
     },
     route::{Event, EventKind},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
@@ -28,13 +29,16 @@ use crate::{
     control::{
         backend::ControlBackend,
         cluster::ClusterRequest,
-        schema::{ClusterStatus, InviteAnswer, InviteOrder},
+        schema::{ClusterStatus, InviteAnswer, InviteOrder, NextKeyAnswer},
     },
     exit::ExitError,
 };
 
 /// Time for which a node that was removed is told so, before its session ends.
 const REMOVAL_NOTICE_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Time that a peer has to store its next key.
+const NEXT_KEY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The running node, as the service needs it.
 pub trait ClusterNode: ControlBackend {
@@ -60,13 +64,15 @@ pub trait ClusterNode: ControlBackend {
     /// Answers nodes that ask to join, or stops that.
     fn set_joining(&self, joining: bool) -> impl Future<Output = ()> + Send;
 
-    /// Applies a roster to the config file as it was last loaded. Must be awaited to its end.
+    /// Applies a roster to the config file as it was last loaded, and proves the next key of this
+    /// node if `uses_next_key`. Must be awaited to its end.
     ///
     /// # Errors
     /// The two contradict each other, or a change needs a restart; nothing changed.
     fn apply_roster(
         &self,
         roster: Arc<SignedRoster>,
+        uses_next_key: bool,
     ) -> impl Future<Output = Result<Vec<ConfigChange>, ExitError>> + Send;
 }
 
@@ -86,6 +92,8 @@ pub struct ClusterService<N> {
     /// Numbers of the peers, by key.
     peers: BTreeMap<NodeKey, PeerId>,
     sending: JoinSet<RequestOutcome>,
+    /// Requests to peers for their next keys.
+    asking: JoinSet<()>,
     started: Instant,
     /// Reason why the roster in force is not applied, or not on disk.
     problem: Option<String>,
@@ -110,6 +118,7 @@ impl<N: ClusterNode> ClusterService<N> {
             commands,
             peers: BTreeMap::new(),
             sending: JoinSet::new(),
+            asking: JoinSet::new(),
             started: Instant::now(),
             problem: None,
             refused: 0,
@@ -144,7 +153,7 @@ impl<N: ClusterNode> ClusterService<N> {
                     Some(event) => self.on_event(event).await,
                     None => return,
                 },
-                Some(request) = requests.recv() => self.on_peer_request(request),
+                Some(request) = requests.recv() => self.on_peer_request(request).await,
                 Some(outcome) = self.sending.join_next() => {
                     // A request's task neither panics nor is aborted while the service runs.
                     if let Ok(RequestOutcome { peer, number, reply }) = outcome {
@@ -181,12 +190,36 @@ impl<N: ClusterNode> ClusterService<N> {
                     self.exchange.on_session_down(key);
                 }
             }
+            Ok(EventKind::SessionRefused { .. }) => self.try_next_key().await,
             Ok(EventKind::Reconfigured) => self.update_peers().await,
             Ok(_) => {}
             Err(missed) => {
                 tracing::debug!(%missed, "sessions read anew");
                 self.resync_sessions().await;
             }
+        }
+    }
+
+    /// Proves this node's next key where a peer refuses the present one: the roster there may be
+    /// newer, and accept the next key alone, when this node was off as it changed.
+    async fn try_next_key(&mut self) {
+        let (Some(own), Some(config)) = (self.exchange.own().cloned(), self.node.config().await)
+        else {
+            return;
+        };
+        let node = own.roster().nodes.iter().find(|node| node.key == config.public_key);
+        if node.is_none_or(|node| node.next_key.is_none()) {
+            return;
+        }
+        let Some(snapshot) = self.node.take_snapshot().await else { return };
+        let is_refused = |problem: &SessionProblem| problem.cause == SessionCause::KeyRefused;
+        if !snapshot.peers.iter().any(|peer| peer.session_problem.as_ref().is_some_and(is_refused))
+        {
+            return;
+        }
+        tracing::warn!("a peer refuses this node's key: the next key is proven from here on");
+        if let Err(error) = self.node.apply_roster(own, true).await {
+            tracing::error!("the next key cannot be used\n{error}");
         }
     }
 
@@ -198,10 +231,18 @@ impl<N: ClusterNode> ClusterService<N> {
     async fn update_peers(&mut self) {
         let Some(config) = self.node.config().await else { return };
         let peers: BTreeMap<_, _> = config.peers.iter().map(|peer| (peer.key, peer.id)).collect();
-        for gone in self.peers.keys().filter(|key| !peers.contains_key(key)) {
-            self.exchange.forget_peer(*gone);
-        }
+        let connected = |key| self.exchange.peers().any(|(known, it)| known == key && it.connected);
+        let gone = self.peers.iter().filter(|(key, _)| !peers.contains_key(key));
+        let gone: Vec<_> = gone.map(|(key, id)| (*key, *id, connected(key))).collect();
         self.peers = peers;
+        let now = self.now();
+        for (key, id, was_connected) in gone {
+            self.exchange.forget_peer(key);
+            // A session outlives the key that it was agreed with.
+            if let Some(replaced) = self.key_of(id).filter(|_| was_connected) {
+                self.exchange.on_session_up(now, replaced);
+            }
+        }
     }
 
     /// Reads which peers have a session.
@@ -214,10 +255,19 @@ impl<N: ClusterNode> ClusterService<N> {
         }
     }
 
-    fn on_peer_request(&mut self, request: PeerRequest) {
+    async fn on_peer_request(&mut self, request: PeerRequest) {
         let Some(key) = self.key_of(request.peer) else { return };
         let now = self.now();
-        let reply = self.exchange.on_request(now, key, &request.payload);
+        let reply = match RosterRequest::decode(&request.payload) {
+            Ok(RosterRequest::PrepareKey) => match self.prepare_key().await {
+                Ok(key) => RosterReply::NextKey(key).encode(),
+                Err(error) => {
+                    tracing::error!("no next key of this node\n{error}");
+                    return;
+                }
+            },
+            _ => self.exchange.on_request(now, key, &request.payload),
+        };
         // A peer that has given up is no error.
         let _ = request.reply_tx.send(reply);
     }
@@ -276,7 +326,7 @@ impl<N: ClusterNode> ClusterService<N> {
         self.joins.close_of_removed(roster.roster());
         self.tell_removed(&roster).await;
         let serial = roster.version().serial;
-        match self.node.apply_roster(roster).await {
+        match self.node.apply_roster(roster, false).await {
             Ok(changes) => {
                 tracing::info!(serial, changes = changes.len(), "roster in force");
                 changes.iter().for_each(|change| tracing::info!("roster: {change}"));
@@ -316,11 +366,56 @@ impl<N: ClusterNode> ClusterService<N> {
                 let result = self.import(&text).await;
                 let _ = answer.send(result);
             }
+            ClusterRequest::NextKey(name, answer) => self.ask_next_key(&name, answer).await,
             ClusterRequest::Invite(order, answer) => {
                 let result = self.open_invite(order).await;
                 let _ = answer.send(result);
             }
         }
+    }
+
+    /// The key that will replace this node's, on its disk.
+    async fn prepare_key(&self) -> Result<NodeKey, ExitError> {
+        let config = self.node.config().await;
+        let in_use = config.ok_or_else(|| ExitError::other_error("netftd is stopping"))?.public_key;
+        let store = self.store.clone();
+        let prepared = tokio::task::spawn_blocking(move || store.prepare_next_key(in_use)).await;
+        prepared.map_err(ExitError::other_error)?
+    }
+
+    /// Has a node store its next key. A peer is given its time beside everything else.
+    async fn ask_next_key(
+        &mut self,
+        name: &str,
+        answer: oneshot::Sender<Result<NextKeyAnswer, ExitError>>,
+    ) {
+        let own = self.exchange.own().and_then(|own| own.roster().node_named(name)).cloned();
+        let config = self.node.config().await;
+        let (Some(node), Some(config)) = (own, config) else {
+            let error = format!("the cluster has no node {name:?}");
+            let _ = answer.send(Err(ExitError::invalid_input(error)));
+            return;
+        };
+        if node.owns_key(&config.public_key) {
+            let prepared = self.prepare_key().await;
+            let _ = answer.send(prepared.map(|key| NextKeyAnswer { key: key.to_string() }));
+            return;
+        }
+        let id = self.peers.get(&node.key).copied();
+        let running = Arc::clone(&self.node);
+        while self.asking.try_join_next().is_some() {}
+        self.asking.spawn(async move {
+            let ask =
+                async { running.request_roster(id?, RosterRequest::PrepareKey.encode()).await };
+            let reply = timeout(NEXT_KEY_TIMEOUT, ask).await.ok().flatten();
+            let failed = |why| Err(ExitError::other_error(format!("node {:?}: {why}", node.name)));
+            let result = match reply.as_deref().map(RosterReply::decode) {
+                Some(Ok(RosterReply::NextKey(key))) => Ok(NextKeyAnswer { key: key.to_string() }),
+                Some(_) => failed("it makes no next key: is netftd there of the same release?"),
+                None => failed("it gives no answer: does netftd run there?"),
+            };
+            let _ = answer.send(result);
+        });
     }
 
     async fn import(&mut self, text: &str) -> Result<ClusterStatus, ExitError> {
@@ -440,7 +535,8 @@ impl<N: ClusterNode> ClusterService<N> {
         let known: BTreeMap<_, _> =
             self.exchange.peers().map(|(key, peer)| (key.to_string(), peer)).collect();
         for node in &mut status.nodes {
-            node.this_node = own_key.as_ref() == Some(&node.key);
+            node.this_node = own_key.is_some()
+                && [Some(&node.key), node.next_key.as_ref()].contains(&own_key.as_ref());
             if node.this_node {
                 node.serial = status.serial;
                 status.member = true;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use netft::{
+    NodeKey,
     api::host::identity,
     config::PrivateKey,
     roster::{MAX_ROSTER_LEN, SignedRoster},
@@ -60,6 +61,47 @@ impl ClusterStore {
         self.file_path("cluster-key")
     }
 
+    /// Keys of this node that its cluster has put, or will put, in the place of `node.key`: the
+    /// newest first.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn load_node_keys(&self) -> Result<Vec<PrivateKey>, ExitError> {
+        let paths = [self.next_key_path(), self.file_path("node-key")];
+        let keys = paths.iter().map(|path| load_key_file(path));
+        Ok(keys.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
+    fn next_key_path(&self) -> PathBuf {
+        self.file_path("next-key")
+    }
+
+    /// Makes sure that the key that will replace `in_use` is on the disk, and returns its public
+    /// half. Repeated calls give the same key until it is in use.
+    ///
+    /// # Errors
+    /// Of the disk, or there is no randomness.
+    pub fn prepare_next_key(&self, in_use: NodeKey) -> Result<NodeKey, ExitError> {
+        let path = self.next_key_path();
+        if let Some(key) = load_key_file(&path)? {
+            let public = identity::public_key(&key).map_err(ExitError::invalid_input)?;
+            if public != in_use {
+                return Ok(public);
+            }
+            // It stays the node's key; the one before it is nobody's.
+            fs::rename(&path, self.file_path("node-key"))
+                .map_err(|error| write_exit_error(&path, &error))?;
+        }
+        let key = identity::generate_key().map_err(ExitError::bad_environment)?;
+        self.make_dir()?;
+        identity::write_key_file(&path, &key).map_err(ExitError::bad_environment)?;
+        // The name of a file is on the disk once its folder is.
+        File::open(&self.dir)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| write_exit_error(&self.dir, &error))?;
+        identity::public_key(&key).map_err(ExitError::invalid_input)
+    }
+
     /// Reads the roster; `None` when there is no file.
     ///
     /// # Errors
@@ -88,11 +130,7 @@ impl ClusterStore {
     /// # Errors
     /// The file cannot be used.
     pub fn load_key(&self) -> Result<Option<PrivateKey>, ExitError> {
-        let path = self.key_path();
-        if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            return Ok(None);
-        }
-        identity::read_key_file(&path).map(Some).map_err(ExitError::invalid_input)
+        load_key_file(&self.key_path())
     }
 
     /// Error of a command that needs the cluster's private key on a node without it.
@@ -125,6 +163,14 @@ impl ClusterStore {
         self.make_dir()?;
         write_atomic(path, bytes).map_err(|error| write_exit_error(path, &error))
     }
+}
+
+/// Reads a private key; `None` when there is no file.
+fn load_key_file(path: &Path) -> Result<Option<PrivateKey>, ExitError> {
+    if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    identity::read_key_file(path).map(Some).map_err(ExitError::invalid_input)
 }
 
 /// Reads the signed roster in a file.
@@ -256,6 +302,23 @@ mod tests {
         assert_eq!(error.code, 2);
         assert!(error.text.contains("netft0.roster.toml: the signature does not fit"));
         assert!(error.text.contains("`netft cluster export` on another node"), "{}", error.text);
+    }
+
+    #[test]
+    fn a_next_key_is_the_same_until_it_is_in_use_and_the_key_in_use_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ClusterStore::new(&folder.path().join("state"), "netft0");
+        let public = |key: &PrivateKey| identity::public_key(key).unwrap();
+        let stored = || store.load_node_keys().unwrap().iter().map(public).collect::<Vec<_>>();
+        assert!(stored().is_empty());
+        let first = NodeKey([2; 32]);
+        let second = store.prepare_next_key(first).unwrap();
+        assert_eq!(store.prepare_next_key(first).unwrap(), second, "asked again");
+        assert_eq!(stored(), [second]);
+        let third = store.prepare_next_key(second).unwrap();
+        assert_eq!(stored(), [third, second], "the key in use is on the disk at every moment");
+        let fourth = store.prepare_next_key(third).unwrap();
+        assert_eq!(stored(), [fourth, third], "and the former one is gone");
     }
 
     #[test]

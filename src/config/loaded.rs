@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use netft::{
-    config::Config,
+    NodeKey,
+    config::{Config, PrivateKey},
     roster::{ClusterView, Contradiction, ContradictionPlace, SignedRoster},
 };
 
@@ -101,8 +102,12 @@ impl LoadedConfig {
         &self,
         roster: &SignedRoster,
         roster_path: &Path,
+        replaced_key: Option<(PrivateKey, NodeKey)>,
     ) -> Result<(Config, bool), ConfigFileError> {
         let mut config = self.config.clone();
+        if let Some((key, public)) = replaced_key {
+            config.replace_key(key, public);
+        }
         let fail = |problems| {
             ConfigFileError::Content(InvalidContent {
                 path: self.path.clone(),

@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::schema::{ClusterStatus, InviteAnswer, InviteOrder};
+use super::schema::{ClusterStatus, InviteAnswer, InviteOrder, NextKeyAnswer};
 use crate::exit::ExitError;
 
 /// Requests on their way to the cluster service; beyond it the client waits.
@@ -15,6 +15,8 @@ pub enum ClusterRequest {
     Status(oneshot::Sender<ClusterStatus>),
     /// Go over to this signed roster.
     Import(String, oneshot::Sender<Result<ClusterStatus, ExitError>>),
+    /// Have a node store the key that will replace its own.
+    NextKey(String, oneshot::Sender<Result<NextKeyAnswer, ExitError>>),
     /// Open an invite.
     Invite(InviteOrder, oneshot::Sender<Result<InviteAnswer, ExitError>>),
 }
@@ -44,6 +46,16 @@ impl ClusterHandle {
     pub async fn import_roster(&self, text: String) -> Result<ClusterStatus, ExitError> {
         let (answer, done) = oneshot::channel();
         self.0.send(ClusterRequest::Import(text, answer)).await.map_err(|_| stopping())?;
+        done.await.map_err(|_| stopping())?
+    }
+
+    /// Has a node store the key that will replace its own.
+    ///
+    /// # Errors
+    /// The node is unknown, or gives no answer.
+    pub async fn prepare_next_key(&self, node: String) -> Result<NextKeyAnswer, ExitError> {
+        let (answer, done) = oneshot::channel();
+        self.0.send(ClusterRequest::NextKey(node, answer)).await.map_err(|_| stopping())?;
         done.await.map_err(|_| stopping())?
     }
 

@@ -17,7 +17,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-pub use cluster::{ClusterNodeView, ClusterStatus, InviteAnswer, InviteOrder};
+pub use cluster::{
+    ClusterNodeView, ClusterStatus, InviteAnswer, InviteOrder, NextKeyAnswer, NextKeyOrder,
+};
 pub use counters::PacketCounters;
 pub use drill::{
     DrillBody, DrillRequest, DrillVerdictView, DrillView, DrilledRouteView, ObjectiveView,

@@ -474,12 +474,13 @@ impl ClusterNode for RunningNode {
     async fn apply_roster(
         &self,
         roster: Arc<SignedRoster>,
+        uses_next_key: bool,
     ) -> Result<Vec<ConfigChange>, ExitError> {
         let adapter = self.adapter.read().await;
         let Some(adapter) = adapter.as_ref() else {
             return Err(ExitError::other_error(RouteError::Closed));
         };
-        reload::apply_roster(adapter, &self.source, roster).await
+        reload::apply_roster(adapter, &self.source, roster, uses_next_key).await
     }
 }
 

@@ -4,9 +4,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use netft::{
-    NodeKey,
     api::query::{PeerRequest, Topic},
     config::{Config, VipConfig, VipFailback, VipOwnership},
+    ids::virtual_addrs::VirtualAddrs,
     route::EventKind,
     vip::ownership::{Failback, VipPolicy},
 };
@@ -105,7 +105,7 @@ async fn run_etcd(node: Arc<RunningNode>, service: ServiceChannels) {
                 let cluster = config.floating.ownership.etcd.clone();
                 let servers = &cluster.endpoints;
                 tracing::info!(?servers, "ownership: etcd decides on {} addresses", known.len());
-                let (name, node_id) = (config.name.clone(), node_id(config.public_key));
+                let (name, node_id) = (config.name.clone(), node_id(&config.adapter.addrs));
                 let settings = EtcdSettings { node: name, node_id, cluster };
                 let ServiceChannels { updates, requests, request_rx } = service;
                 let started = EtcdEngine::start(settings, updates, request_rx, policies_rx);
@@ -181,11 +181,11 @@ fn engine_settings(config: &Config) -> Option<RaftSettings> {
     if policies.is_empty() && !voters.contains(&config.name) {
         return None;
     }
-    let own = (&config.name, config.public_key);
-    let peers = config.peers.iter().map(|peer| (&peer.name, peer.key));
-    let nodes = [own].into_iter().chain(peers).map(|(name, key)| OwnershipNode {
+    let own = (&config.name, &config.adapter.addrs);
+    let peers = config.peers.iter().map(|peer| (&peer.name, &peer.addrs));
+    let nodes = [own].into_iter().chain(peers).map(|(name, addrs)| OwnershipNode {
         name: name.clone(),
-        id: node_id(key),
+        id: node_id(addrs),
         is_voter: voters.is_empty() || voters.contains(name),
     });
     Some(RaftSettings {
@@ -196,11 +196,12 @@ fn engine_settings(config: &Config) -> Option<RaftSettings> {
     })
 }
 
-/// A node's number in the log: of its key, which no other node has.
-fn node_id(key: NodeKey) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&key.0[..8]);
-    u64::from_be_bytes(bytes)
+/// A node's number in the log: of its virtual IPv6 address, which no other node has, and which
+/// outlives the node's key.
+fn node_id(addrs: &VirtualAddrs) -> u64 {
+    let bits = addrs.v6.to_bits();
+    // Derived addresses share the upper half, chosen ones may share the lower.
+    bits as u64 ^ ((bits >> 64) as u64).rotate_left(32)
 }
 
 fn to_policy(vip: &VipConfig) -> VipPolicy {

@@ -60,9 +60,10 @@ impl ConfigSource {
     fn load_config(&self) -> Result<NodeConfig, ExitError> {
         let file = config::load_config_file(&self.path, &self.runtime_dir)?;
         let (store, roster) = self.cluster();
-        let config = node_config::apply_roster(&file, roster.as_deref(), &store)?;
+        let uses_next_key = self.lock().uses_next_key;
+        let config = node_config::apply_roster(&file, roster.as_deref(), &store, uses_next_key)?;
         let config = run_as(&self.config(), config)?;
-        Ok(NodeConfig { file, roster, store, config })
+        Ok(NodeConfig { file, roster, store, uses_next_key, config })
     }
 }
 
@@ -112,17 +113,20 @@ pub(super) async fn apply_roster(
     adapter: &Adapter,
     source: &ConfigSource,
     roster: Arc<SignedRoster>,
+    uses_next_key: bool,
 ) -> Result<Vec<ConfigChange>, ExitError> {
     let config = {
         let mut loaded = source.lock();
         // In force for every later load, also when this one is refused.
         loaded.roster = Some(Arc::clone(&roster));
-        let config = node_config::apply_roster(&loaded.file, Some(&roster), &loaded.store)?;
+        loaded.uses_next_key = uses_next_key;
+        let (file, store) = (&loaded.file, &loaded.store);
+        let config = node_config::apply_roster(file, Some(&roster), store, uses_next_key)?;
         let config = run_as(&loaded.config, config)?;
         loaded.config = config.clone();
         config
     };
-    adapter.reconfigure(config).await.map_err(reconfigure_exit_error)
+    adapter.replace_key(config).await.map_err(reconfigure_exit_error)
 }
 
 fn reconfigure_exit_error(error: ReconfigureError) -> ExitError {

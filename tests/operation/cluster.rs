@@ -1,9 +1,12 @@
 //! Clusters with a roster: changes reach every node, removed nodes are out, whatever is cut or off.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
-use crate::common::cluster::ClusterLab;
-use netft_lab::in_namespace;
+use crate::common::{assert_nothing_lost, cluster::ClusterLab};
+use netft_lab::{in_namespace, probe::DatagramProbe};
+
+/// Traffic on the sessions that follow a change of a key.
+const TRAFFIC_TIME: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_change_reaches_every_node_and_a_removed_one_is_out() {
@@ -169,4 +172,112 @@ fn generated_folders_make_a_cluster_and_hold_no_secret_but_their_own() {
         }
         lab.wait_mesh(&[0, 1, 2]);
     });
+}
+
+/// Each node's key is replaced under traffic: nothing is lost, the addresses stay, and the old key
+/// is refused.
+#[test]
+fn every_key_of_a_cluster_is_replaced_under_traffic() {
+    in_namespace("every_key_of_a_cluster_is_replaced_under_traffic", || {
+        let mut lab = ClusterLab::new(3, 2);
+        lab.create();
+        (0..3).for_each(|node| lab.start(node));
+        lab.wait_mesh(&[0, 1, 2]);
+        let before = nodes(&lab, 0);
+        let endpoint = |at: usize, port: u16| {
+            let address = before[at]["address"].as_str().unwrap();
+            format!("{address}:{port}").parse().unwrap()
+        };
+        let probes: Vec<_> = (0..3)
+            .map(|from| {
+                let to = (from + 1) % 3;
+                let from = (lab.lab.node_netns(from), endpoint(from, 5000));
+                let to = (lab.lab.node_netns(to), endpoint(to, 5001));
+                DatagramProbe::start(from, to).unwrap()
+            })
+            .collect();
+        for node in ["n2", "n0", "n1"] {
+            lab.netft(0, &["cluster", "key", "rotate", node]);
+        }
+        // The sessions that the new keys agree on carry data from here on.
+        thread::sleep(TRAFFIC_TIME);
+        for probe in probes {
+            assert_nothing_lost(&probe.finish());
+        }
+        let after = nodes(&lab, 0);
+        for (old, new) in before.iter().zip(&after) {
+            assert_ne!(old["key"], new["key"], "{new}");
+            assert_eq!((&old["address"], &old["address6"]), (&new["address"], &new["address6"]));
+            assert_eq!(new["next_key"], serde_json::Value::Null);
+        }
+        lab.wait("every node shows the same keys", |lab| {
+            (1..3)
+                .all(|node| nodes(lab, node).iter().zip(&after).all(|(a, b)| a["key"] == b["key"]))
+        });
+
+        // Restarted with the files on its disk it is the same node.
+        lab.kill(2);
+        lab.start(2);
+        lab.wait_mesh(&[0, 1, 2]);
+        // A thief with the first key, which `node.key` still holds, is refused.
+        lab.kill(2);
+        fs::remove_file(lab.path(2, "state/netft0.roster.toml")).unwrap();
+        let peer = format!(
+            "[[peer]]\nname = \"n1\"\nkey = \"{}\"\naddresses = [\"{}\"]\n",
+            after[1]["key"].as_str().unwrap(),
+            lab.lab.node_ipv4(0, 1)
+        );
+        lab.write_config(2, &peer);
+        lab.start(2);
+        lab.wait("the first key is refused", |lab| {
+            let peer = lab.json(2, &["peers"])["peers"][0].clone();
+            peer["session"] == false && peer["session_cause"] == "key-refused"
+        });
+    });
+}
+
+/// A rotation that is cut off, or that the node misses, leaves it usable.
+#[test]
+fn a_node_that_misses_the_change_of_its_key_comes_back() {
+    in_namespace("a_node_that_misses_the_change_of_its_key_comes_back", || {
+        let mut lab = ClusterLab::new(3, 1);
+        lab.create();
+        (0..3).for_each(|node| lab.start(node));
+        lab.wait_mesh(&[0, 1, 2]);
+        let first = nodes(&lab, 0)[2]["key"].clone();
+        lab.kill(1);
+        let rotate = ["cluster", "key", "rotate", "n2", "--timeout", "1"];
+        let error = lab.netft_error(0, &rotate);
+        assert!(
+            error.contains("do not accept its next key yet") && error.contains("n1"),
+            "{error}"
+        );
+        let next = nodes(&lab, 0)[2]["next_key"].clone();
+        assert!(next.is_string(), "the next key is in the roster");
+        // Between the two steps: still its first key, also after a crash.
+        lab.start(1);
+        lab.kill(2);
+        lab.start(2);
+        lab.wait_mesh(&[0, 1, 2]);
+        assert_eq!(nodes(&lab, 2)[2]["key"], first);
+        // The second step happens while it is off: every node refuses the key it had.
+        lab.wait("n1 and n2 have the roster", |lab| {
+            lab.serial(1) == lab.serial(0) && lab.serial(2) == lab.serial(0)
+        });
+        lab.kill(2);
+        lab.netft(0, &[&rotate[..], &["--force"]].concat());
+        assert_eq!(nodes(&lab, 0)[2]["key"], next);
+        lab.start(2);
+        lab.wait_mesh(&[0, 1, 2]);
+        lab.wait("n2 knows its key", |lab| nodes(lab, 2)[2]["key"] == next);
+        // Run again after it was done, it is another rotation.
+        lab.netft(0, &rotate);
+        assert_ne!(nodes(&lab, 0)[2]["key"], next);
+        lab.wait_mesh(&[0, 1, 2]);
+    });
+}
+
+/// The nodes of a node's roster, by name.
+fn nodes(lab: &ClusterLab, node: usize) -> Vec<serde_json::Value> {
+    lab.json(node, &["cluster", "show"])["nodes"].as_array().cloned().unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use netft_proto::{
     config,
-    config::{Config, ConfigChange},
+    config::{Config, ConfigChange, RestartRequired},
 };
 use tokio::{
     sync::oneshot,
@@ -39,9 +39,26 @@ impl Adapter {
     /// # Errors
     /// See [`ReconfigureError`]; nothing changed then.
     pub async fn reconfigure(&self, config: Config) -> Result<Vec<ConfigChange>, ReconfigureError> {
+        self.apply_config(config, config::diff_configs).await
+    }
+
+    /// As [`reconfigure`](Self::reconfigure), with a key of this node that its cluster replaced:
+    /// handshakes prove it from here on, and sessions are renewed with it. What is in flight stays.
+    ///
+    /// # Errors
+    /// See [`ReconfigureError`]; nothing changed then.
+    pub async fn replace_key(&self, config: Config) -> Result<Vec<ConfigChange>, ReconfigureError> {
+        self.apply_config(config, config::diff_rotated_configs).await
+    }
+
+    async fn apply_config(
+        &self,
+        config: Config,
+        diff: ConfigDiff,
+    ) -> Result<Vec<ConfigChange>, ReconfigureError> {
         let mut next = self.next_peer.lock().await;
         let CheckedConfig { mut changes, config, host_state, next_peer } =
-            self.check_config(config, *next).await?;
+            self.check_config(config, *next, diff).await?;
         if changes.is_empty() {
             return Ok(changes);
         }
@@ -84,7 +101,7 @@ impl Adapter {
     ) -> Result<Vec<ConfigChange>, ReconfigureError> {
         let next = self.next_peer.lock().await;
         let CheckedConfig { mut changes, config, host_state, .. } =
-            self.check_config(config, *next).await?;
+            self.check_config(config, *next, config::diff_configs).await?;
         changes.extend(
             self.request_reconfigure(NewConfig { config, host_state, apply: false }).await?,
         );
@@ -95,11 +112,11 @@ impl Adapter {
         &self,
         mut config: Config,
         next: u32,
+        diff: ConfigDiff,
     ) -> Result<CheckedConfig, ReconfigureError> {
         config.check_settings()?;
         let running = self.config();
-        let changes =
-            config::diff_configs(&running, &config).map_err(ReconfigureError::RestartRequired)?;
+        let changes = diff(&running, &config).map_err(ReconfigureError::RestartRequired)?;
         self.manager.check_config(&config)?;
         let next_peer = config.reassign_ids(&running, next).ok_or(ReconfigureError::Peers)?;
         let netlink = Netlink::open().map_err(|_| ReconfigureError::Interfaces)?;
@@ -121,6 +138,9 @@ impl Adapter {
         done.await.map_err(|_| ReconfigureError::Closed)
     }
 }
+
+/// Comparison of two configs; its error is what needs a restart.
+type ConfigDiff = fn(&Config, &Config) -> Result<Vec<ConfigChange>, Vec<RestartRequired>>;
 
 /// A config that can be applied.
 struct CheckedConfig {

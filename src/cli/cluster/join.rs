@@ -222,7 +222,7 @@ impl JoiningNode {
     ) -> Result<(), ExitError> {
         if let Some(loaded) = &self.existing {
             // A contradiction is named before anything is written.
-            loaded.file.with_roster(signed, &context.store.roster_path())?;
+            loaded.file.with_roster(signed, &context.store.roster_path(), None)?;
             return context.publish(signed).map(drop);
         }
         let mut config = Config::new(&own.name, self.key.clone(), self.public);

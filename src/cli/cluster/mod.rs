@@ -4,6 +4,7 @@
 mod generate;
 mod invite;
 mod join;
+mod rotate;
 mod start;
 
 use std::{cmp::Ordering, fs, path::Path};
@@ -94,6 +95,9 @@ pub(super) fn run_cluster(
         ClusterCommand::Generate(args) => generate::run_generate(&args, &mut out),
         ClusterCommand::Key(KeyCommand::Backup { file }) => {
             identity::write_key_file(&file, &context.key()?).map_err(keys::key_exit_error)
+        }
+        ClusterCommand::Key(KeyCommand::Rotate(args)) => {
+            rotate::rotate_key(&args, &context, &mut out)
         }
         ClusterCommand::Key(KeyCommand::Restore { file }) => {
             let key = identity::read_key_file(&file).map_err(keys::key_exit_error)?;

@@ -102,6 +102,21 @@ pub struct InviteAnswer {
     pub ttl_s: u64,
 }
 
+/// `POST /v1/cluster/key`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NextKeyOrder {
+    /// Name of the node whose next key is wanted.
+    pub node: String,
+}
+
+/// The answer to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NextKeyAnswer {
+    /// The public key that will replace the node's.
+    pub key: String,
+}
+
 impl ClusterStatus {
     /// The status of a roster alone.
     pub fn from_roster(signed: &SignedRoster) -> Self {

@@ -16,13 +16,14 @@ use axum::{
 use netft::roster::MAX_ROSTER_LEN;
 
 use super::{RequestError, ServerState, SharedState, json_response};
-use crate::control::backend::ControlBackend;
+use crate::control::{backend::ControlBackend, schema::NextKeyOrder};
 
 /// The resources below `/v1/cluster`.
 pub(super) fn cluster_routes<N: ControlBackend>() -> Router<Arc<ServerState<N>>> {
     Router::new()
         .route("/v1/cluster", get(get_cluster))
         .route("/v1/cluster/invite", post(post_invite))
+        .route("/v1/cluster/key", post(post_next_key))
         .route("/v1/cluster/roster", post(post_roster).layer(DefaultBodyLimit::max(MAX_ROSTER_LEN)))
 }
 
@@ -41,6 +42,17 @@ async fn post_roster<N: ControlBackend>(
     let body = body.map_err(|error| RequestError::new(error.status(), error.body_text()))?;
     let cluster = app.control.node.cluster().ok_or_else(no_cluster_service)?;
     Ok(json_response(cluster.import_roster(body).await?))
+}
+
+/// Has a node store its next key.
+async fn post_next_key<N: ControlBackend>(
+    State(app): SharedState<N>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, RequestError> {
+    let body = body.map_err(|error| RequestError::new(error.status(), error.body_text()))?;
+    let order: NextKeyOrder = serde_json::from_slice(&body).map_err(RequestError::bad_request)?;
+    let cluster = app.control.node.cluster().ok_or_else(no_cluster_service)?;
+    Ok(json_response(cluster.prepare_next_key(order.node).await?))
 }
 
 /// Opens an invite; the answer holds its token.

@@ -131,8 +131,8 @@ impl Config {
             if !names.insert(&peer.name) {
                 return Err(twice(&keys::PEER_NAME, peer.name.clone()));
             }
-            if !public_keys.insert(peer.key) {
-                return Err(twice(&keys::PEER_KEY, peer.key.to_string()));
+            if let Some(key) = peer.accepted_keys().find(|key| !public_keys.insert(*key)) {
+                return Err(twice(&keys::PEER_KEY, key.to_string()));
             }
             if !addrs.insert(peer.addrs.v4.into()) {
                 return Err(twice(&keys::PEER_ADDRESS, peer.addrs.v4.to_string()));

@@ -66,6 +66,23 @@ impl fmt::Display for ConfigChange {
     }
 }
 
+/// As [`diff_configs`], where this node's key may have been replaced by its cluster.
+///
+/// # Errors
+/// Every other difference that needs a restart.
+pub fn diff_rotated_configs(
+    old: &Config,
+    new: &Config,
+) -> Result<Vec<ConfigChange>, Vec<RestartRequired>> {
+    let with_new_key = Config { key: new.key.clone(), public_key: new.public_key, ..old.clone() };
+    let mut changes = diff_configs(&with_new_key, new)?;
+    if old.public_key != new.public_key {
+        let what = format!("key of this node: {} → {}", old.public_key, new.public_key);
+        changes.push(ConfigChange::changed(what));
+    }
+    Ok(changes)
+}
+
 /// A change that needs a restart: the node's identity, and the settings that its sockets, device
 /// and workers are created with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -349,13 +366,13 @@ fn diff_vips(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {
 
 fn diff_peers(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {
     for peer in &old.peers {
-        match new.peers.iter().find(|other| other.key == peer.key) {
+        match new.peers.iter().find(|next| peer.is_followed_by(next)) {
             None => changes.push(ConfigChange::removed(format!("peer {}", peer.name))),
             Some(other) => diff_peer(peer, other, changes),
         }
     }
     for peer in &new.peers {
-        if old.peers.iter().all(|other| other.key != peer.key) {
+        if !old.peers.iter().any(|before| before.is_followed_by(peer)) {
             let names = peer.names.iter().map(HostName::to_string);
             let addresses = peer.addresses.iter().map(SocketAddr::to_string);
             let addresses: Vec<_> = addresses.chain(names).collect();
@@ -375,6 +392,14 @@ fn diff_peer(old: &PeerConfig, new: &PeerConfig, changes: &mut Vec<ConfigChange>
         |what: String| changes.push(ConfigChange::changed(format!("peer {name}: {what}")));
     if old.name != new.name {
         say(format!("it was {}; {anew}", old.name));
+    }
+    if old.key != new.key {
+        say(format!("key {} → {}; its session stays", old.key, new.key));
+    }
+    if let Some(key) = new.next_key.filter(|key| old.next_key != Some(*key)) {
+        say(format!("its next key is {key}, accepted beside the present one"));
+    } else if old.key == new.key && old.next_key != new.next_key {
+        say("no next key".to_owned());
     }
     if old.addrs.v4 != new.addrs.v4 {
         say(format!("virtual address {} → {}; {anew}", old.addrs.v4, new.addrs.v4));

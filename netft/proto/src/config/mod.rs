@@ -23,7 +23,10 @@ mod vip_check;
 pub use crate::config::{
     builder::ConfigBuilder,
     check::ConfigError,
-    diff::{ChangeKind, ConfigChange, RestartRequired, describe_timing, diff_configs},
+    diff::{
+        ChangeKind, ConfigChange, RestartRequired, describe_timing, diff_configs,
+        diff_rotated_configs,
+    },
     dns::{DnsConfig, DnsName, host_name},
     key::{ChangeEffect, ConfigKey, ConfigTable, KeyDefault, KeySyntax},
     limits::*,

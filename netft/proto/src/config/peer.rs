@@ -19,6 +19,8 @@ pub struct PeerConfig {
     pub name: String,
     /// Its public key.
     pub key: NodeKey,
+    /// The key that replaces it, accepted beside it.
+    pub next_key: Option<NodeKey>,
     /// Its virtual addresses.
     pub addrs: VirtualAddrs,
     /// Its physical addresses, with port.
@@ -40,6 +42,7 @@ impl PeerConfig {
             id: PeerId(0),
             name: name.into(),
             key,
+            next_key: None,
             addrs: VirtualAddrs::derive_from_key(&key),
             addresses: Vec::new(),
             names: Vec::new(),
@@ -47,6 +50,11 @@ impl PeerConfig {
             policies: PeerPolicies::default(),
             transport: None,
         }
+    }
+
+    /// The keys it may prove: its own, and the one that replaces it.
+    pub fn accepted_keys(&self) -> impl Iterator<Item = NodeKey> + use<> {
+        [Some(self.key), self.next_key].into_iter().flatten()
     }
 
     /// Adds a physical address of the peer, with its port.

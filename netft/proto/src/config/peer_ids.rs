@@ -44,9 +44,15 @@ impl Config {
 }
 
 impl PeerConfig {
-    /// True when a session with `other` may serve this one: key, name and addresses are the same.
-    pub(crate) fn is_same_peer(&self, other: &Self) -> bool {
-        (self.key, &self.name, self.addrs) == (other.key, &other.name, other.addrs)
+    /// True when a session with this peer may serve `next`: name and addresses are the same, and
+    /// the key is, or is the one that was to replace it.
+    pub(crate) fn is_same_peer(&self, next: &Self) -> bool {
+        self.is_followed_by(next) && (&self.name, self.addrs) == (&next.name, next.addrs)
+    }
+
+    /// True when `next` holds this peer's key, or the one that was to replace it.
+    pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
+        self.accepted_keys().any(|key| key == next.key)
     }
 }
 

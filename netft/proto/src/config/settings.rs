@@ -87,6 +87,21 @@ impl Config {
         }
     }
 
+    /// Puts another key in the place of this node's. Virtual addresses that nobody chose are
+    /// derived from it; the roster of the cluster, which knows the key, assigns the former ones.
+    pub fn replace_key(&mut self, key: PrivateKey, public_key: NodeKey) {
+        let before = VirtualAddrs::derive_from_key(&self.public_key);
+        let after = VirtualAddrs::derive_from_key(&public_key);
+        let addrs = &mut self.adapter.addrs;
+        if addrs.v4 == before.v4 {
+            addrs.v4 = after.v4;
+        }
+        if addrs.v6 == before.v6 {
+            addrs.v6 = after.v6;
+        }
+        (self.key, self.public_key) = (key, public_key);
+    }
+
     /// True when the config excludes `addr` on the interface of this name.
     pub fn is_excluded(&self, ifname: &str, addr: IpAddr) -> bool {
         // A floating address moves to another node: no route may start there.

@@ -64,7 +64,7 @@ impl<'a> ClusterView<'a> {
             return Err(found);
         }
         for node in self.0.nodes.iter().filter(|node| node.name != own.name) {
-            match config.peers.iter_mut().find(|peer| peer.key == node.key) {
+            match config.peers.iter_mut().find(|peer| node.owns_key(&peer.key)) {
                 Some(peer) => add_to_peer(node, peer),
                 None => {
                     let mut peer = PeerConfig::new(&node.name, node.key);
@@ -118,7 +118,7 @@ impl<'a> ClusterView<'a> {
                 );
                 return report(ContradictionPlace::PeerName(place), node, reason);
             }
-            (_, Some(node)) if node.key != peer.key => {
+            (_, Some(node)) if !node.owns_key(&peer.key) => {
                 let reason = format!(
                     "peer {:?} has the key {} here, and {} in the roster",
                     peer.name, peer.key, node.key
@@ -184,6 +184,7 @@ fn agrees(given: VirtualAddrs, derived: VirtualAddrs, roster: VirtualAddrs) -> b
 
 fn add_to_peer(node: &RosterNode, peer: &mut PeerConfig) {
     peer.addrs = node.addrs;
+    (peer.key, peer.next_key) = (node.key, node.next_key);
     for address in &node.addresses {
         match address {
             NodeAddress::Addr(addr) if !peer.addresses.contains(addr) => peer.addresses.push(*addr),

@@ -32,6 +32,9 @@ pub enum EditError {
         /// Its node.
         owner: String,
     },
+    /// The node has no key that could replace its own.
+    #[error("node {0:?} has no next key")]
+    NoNextKey(String),
     /// More nodes than one node can know.
     #[error("the cluster has {0} nodes already, the most one node can know")]
     Full(usize),
@@ -142,8 +145,7 @@ impl Roster {
     /// [`EditError::UnknownNode`], [`EditError::NameTaken`], [`EditError::AddressTaken`].
     pub fn with_change(&self, name: &str, change: NodeChange) -> Result<Self, EditError> {
         let mut next = self.next_version();
-        let node = next.nodes.iter_mut().find(|node| node.name == name);
-        let node = node.ok_or_else(|| EditError::UnknownNode(name.to_owned()))?;
+        let node = next.node_mut(name)?;
         if let Some(new) = change.name.filter(|new| new != name) {
             if self.node_named(&new).is_some() {
                 return Err(EditError::NameTaken(new));
@@ -160,6 +162,38 @@ impl Roster {
             node.roles = roles;
         }
         next.checked()
+    }
+
+    /// The next version, in which a node's next key is accepted beside its present one.
+    ///
+    /// # Errors
+    /// [`EditError::UnknownNode`], [`EditError::KeyTaken`], or a weak key.
+    pub fn with_next_key(&self, name: &str, key: NodeKey) -> Result<Self, EditError> {
+        key.to_string().parse::<NodeKey>()?;
+        if let Some(owner) =
+            self.node_with_key(&key).filter(|owner| owner.name != name || owner.key == key)
+        {
+            return Err(EditError::KeyTaken(owner.name.clone()));
+        }
+        let mut next = self.next_version();
+        next.node_mut(name)?.next_key = Some(key);
+        next.checked()
+    }
+
+    /// The next version, in which a node's next key is its key, and the former one nobody's.
+    ///
+    /// # Errors
+    /// [`EditError::UnknownNode`], [`EditError::NoNextKey`].
+    pub fn with_rotated_key(&self, name: &str) -> Result<Self, EditError> {
+        let mut next = self.next_version();
+        let node = next.node_mut(name)?;
+        node.key = node.next_key.take().ok_or_else(|| EditError::NoNextKey(name.to_owned()))?;
+        next.checked()
+    }
+
+    fn node_mut(&mut self, name: &str) -> Result<&mut RosterNode, EditError> {
+        let node = self.nodes.iter_mut().find(|node| node.name == name);
+        node.ok_or_else(|| EditError::UnknownNode(name.to_owned()))
     }
 
     fn next_version(&self) -> Self {

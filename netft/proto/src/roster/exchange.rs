@@ -167,6 +167,8 @@ impl RosterExchange {
                 RosterReply::Refused(RefusalCode::OtherCluster).encode()
             }
             RosterRequest::Offer(_, version) => self.compare(now, peer, &own, version),
+            // It concerns the node's files: whoever keeps them answers.
+            RosterRequest::PrepareKey => RosterReply::Refused(RefusalCode::Malformed).encode(),
             RosterRequest::Push(text) => match SignedRoster::verify(text, &own.roster().id) {
                 Ok(pushed) => self.consider(now, peer, &own, pushed),
                 Err(refusal) => {
@@ -211,7 +213,7 @@ impl RosterExchange {
                 self.report(peer, ExchangeProblem::OtherCluster);
             }
             // The peer reports the reason on its side, or has no cluster yet.
-            RosterReply::Refused(_) => {}
+            RosterReply::Refused(_) | RosterReply::NextKey(_) => {}
         }
         self.drive(now, peer);
     }

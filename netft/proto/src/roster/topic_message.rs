@@ -3,25 +3,30 @@
 //! ```text
 //! request  1 offer    cluster id (32)  serial (8)  digest (32)
 //!          2 push     a signed roster
+//!          3 prepare  the replying node stores a next key of its own
 //! reply    1 same     both have this version
 //!          2 newer    a signed roster: that of the replying node, whose serial is higher
 //!          3 want     the request's serial is higher: push it
 //!          4 conflict serial (8)  digest (32): that serial with other content
 //!          5 refused  code (1)
+//!          6 next key public key (32)
 //! ```
 
 use crate::{
+    ids::NodeKey,
     roster::{cluster_id::ClusterId, document::MAX_ROSTER_LEN, signed::RosterVersion},
     wire::{DropReason, reader::ByteReader},
 };
 
 const TAG_OFFER: u8 = 1;
 const TAG_PUSH: u8 = 2;
+const TAG_PREPARE_KEY: u8 = 3;
 const TAG_SAME: u8 = 1;
 const TAG_NEWER: u8 = 2;
 const TAG_WANT: u8 = 3;
 const TAG_CONFLICT: u8 = 4;
 const TAG_REFUSED: u8 = 5;
+const TAG_NEXT_KEY: u8 = 6;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub enum RosterRequest<'a> {
     Offer(ClusterId, RosterVersion),
     /// A newer document, which the other node wanted.
     Push(&'a [u8]),
+    /// The other node is to store the key that will replace its own, and to name it.
+    PrepareKey,
 }
 
 /// A reply.
@@ -45,6 +52,8 @@ pub enum RosterReply<'a> {
     Conflict(RosterVersion),
     /// The request is refused.
     Refused(RefusalCode),
+    /// The next key of the replying node, which it has on its disk.
+    NextKey(NodeKey),
 }
 
 /// Reason of a refusal.
@@ -95,6 +104,7 @@ impl<'a> RosterRequest<'a> {
                 out
             }
             Self::Push(text) => [&[TAG_PUSH], *text].concat(),
+            Self::PrepareKey => vec![TAG_PREPARE_KEY],
         }
     }
 
@@ -110,6 +120,7 @@ impl<'a> RosterRequest<'a> {
                 Ok(Self::Offer(id, decode_version(&mut reader)?))
             }
             TAG_PUSH => Ok(Self::Push(bounded(reader)?)),
+            TAG_PREPARE_KEY => Ok(Self::PrepareKey),
             _ => Err(DropReason::Unsupported),
         }
     }
@@ -128,6 +139,7 @@ impl<'a> RosterReply<'a> {
                 out
             }
             Self::Refused(code) => vec![TAG_REFUSED, code.to_byte()],
+            Self::NextKey(key) => [&[TAG_NEXT_KEY], &key.0[..]].concat(),
         }
     }
 
@@ -143,6 +155,7 @@ impl<'a> RosterReply<'a> {
             TAG_WANT => Ok(Self::Want),
             TAG_CONFLICT => Ok(Self::Conflict(decode_version(&mut reader)?)),
             TAG_REFUSED => Ok(Self::Refused(RefusalCode::from_byte(reader.read_u8()?))),
+            TAG_NEXT_KEY => Ok(Self::NextKey(NodeKey(reader.read_array()?))),
             _ => Err(DropReason::Unsupported),
         }
     }

@@ -29,6 +29,7 @@ pub(crate) fn config(peers: &[&[&str]]) -> Config {
             id: PeerId(place as u16),
             name: format!("n{}", place + 2),
             key,
+            next_key: None,
             addrs: VirtualAddrs::derive_from_key(&key),
             addresses: addresses.iter().map(|addr| end(addr)).collect(),
             names: Vec::new(),

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use netft_proto::{
     config::Config,
     engine::EngineInput,
-    ids::{PeerId, RouteId},
+    ids::{NodeKey, PeerId, RouteId},
     route,
     route::Reason,
     session::MAX_FRAME_LEN,
@@ -63,6 +63,8 @@ struct TransportEntry {
     /// The engine was told that the route has no connection.
     fault_reported: bool,
     has_smaller_key: bool,
+    /// The keys it was made with.
+    keys: ConnectionKeys,
     dialled_at: Option<Time>,
     /// The earliest moment of the next dial.
     next_dial_at: Time,
@@ -126,12 +128,18 @@ impl QuicConnections {
                 .inspect_err(|error| tracing::error!(%error, "QUIC transports are unavailable"))
                 .ok();
         }
-        self.shared_config.as_ref()
+        let shared = self.shared_config.as_mut()?;
+        if shared.own_key() != config.public_key
+            && let Err(error) = shared.replace_key(&config.key, config.public_key)
+        {
+            tracing::error!(%error, "QUIC transports go on with the former key");
+        }
+        Some(shared)
     }
 
     fn peer_settings(&mut self, config: &Config, peer: PeerId) -> Option<PeerTransportSettings> {
-        let key = config.peer_of(peer)?.key;
-        let settings = self.shared_quic_config(config)?.for_peer(key);
+        let keys = config.peer_of(peer)?.accepted_keys();
+        let settings = self.shared_quic_config(config)?.for_peer(keys);
         settings
             .inspect_err(|error| tracing::error!(%peer, %error, "no QUIC transport with this peer"))
             .ok()
@@ -238,6 +246,7 @@ impl QuicConnections {
             }
             exists
         });
+        self.replace_stale_keys(view.config, actions);
         for (id, entry) in view.routes.iter() {
             let wanted = entry.plan.spec.transport == route::Transport::Quic;
             match (self.by_route.get_mut(&id), wanted) {
@@ -256,6 +265,17 @@ impl QuicConnections {
             }
             self.update_transport(id, view, actions);
         }
+    }
+
+    /// Removes the connections that are down and would be dialled with keys that were replaced; one
+    /// that is up goes on.
+    fn replace_stale_keys(&mut self, config: &Config, actions: &mut Actions) {
+        let is_stale = |held: &TransportEntry| {
+            !held.is_up && node_keys(config, held.peer).is_some_and(|keys| keys != held.keys)
+        };
+        let stale = self.by_route.iter().filter(|(_, held)| is_stale(held));
+        let stale: Vec<_> = stale.map(|(id, _)| *id).collect();
+        stale.into_iter().for_each(|id| self.remove_transport(id, CloseReason::Redial, actions));
     }
 
     /// Gives a connection the socket and the interface of its route, and reports whether the
@@ -289,6 +309,7 @@ impl QuicConnections {
         let interface = view.planner.host_state().interface(entry.plan.ifindex);
         let mtu = max_udp_payload(interface.map_or(0, |interface| interface.mtu), remote);
         let Some(settings) = self.peer_settings(view.config, peer) else { return false };
+        let Some(keys) = node_keys(view.config, peer) else { return false };
         let has_smaller_key =
             view.config.peer_of(peer).is_some_and(|peer| view.config.public_key < peer.key);
         let mut held = TransportEntry {
@@ -299,6 +320,7 @@ impl QuicConnections {
             is_up: false,
             fault_reported: false,
             has_smaller_key,
+            keys,
             dialled_at: None,
             next_dial_at: now,
             expires_at: None,
@@ -364,6 +386,13 @@ impl QuicConnections {
         actions.push(Action::UpdateFrameLimits);
         actions.push(Action::RebuildTable("a route's QUIC connection changed"));
     }
+}
+
+/// Keys that a connection with a peer rests on: this node's, and those of the peer.
+type ConnectionKeys = (NodeKey, Vec<NodeKey>);
+
+fn node_keys(config: &Config, peer: PeerId) -> Option<ConnectionKeys> {
+    Some((config.public_key, config.peer_of(peer)?.accepted_keys().collect()))
 }
 
 /// Largest UDP payload of an interface, at most a frame with QUIC's overhead.

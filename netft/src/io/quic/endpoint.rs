@@ -70,10 +70,10 @@ pub(in crate::io) fn server_config(
     Ok(server)
 }
 
-/// Client configuration that accepts the key `peer` only.
+/// Client configuration that accepts the keys of one peer only.
 pub(in crate::io) fn client_config(
     tls: &TlsIdentity,
-    peer: NodeKey,
+    peer: impl Iterator<Item = NodeKey>,
 ) -> Result<ClientConfig, EndpointError> {
     client_config_with_alpn(tls, peer, CONTROL_ALPNS)
 }
@@ -81,7 +81,7 @@ pub(in crate::io) fn client_config(
 /// The same with the protocols `alpn`.
 pub(in crate::io) fn client_config_with_alpn(
     tls: &TlsIdentity,
-    peer: NodeKey,
+    peer: impl Iterator<Item = NodeKey>,
     alpn: &[&[u8]],
 ) -> Result<ClientConfig, EndpointError> {
     let crypto = QuicClientConfig::try_from(tls.client_config(peer, alpn)?)

@@ -96,7 +96,7 @@ pub enum JoinError {
 /// Permits of the joins that are served.
 #[derive(Clone)]
 pub(in crate::io) struct JoinAdmission {
-    inviter: NodeKey,
+    inviter: Arc<Mutex<NodeKey>>,
     queue: mpsc::Sender<JoinAttempt>,
     /// Sources of those served.
     served: Arc<Mutex<Vec<IpAddr>>>,
@@ -121,7 +121,13 @@ impl JoinAdmission {
     /// The permits of the node with the key `inviter`, and the receiver of the attempts.
     pub(in crate::io) fn new(inviter: NodeKey) -> (Self, mpsc::Receiver<JoinAttempt>) {
         let (queue, receiver) = mpsc::channel(JOIN_QUEUE_LEN);
+        let inviter = Arc::new(Mutex::new(inviter));
         (Self { inviter, queue, served: Arc::default() }, receiver)
+    }
+
+    /// This node's key was replaced.
+    pub(in crate::io) fn set_inviter(&self, key: NodeKey) {
+        *self.inviter.lock().unwrap_or_else(PoisonError::into_inner) = key;
     }
 
     fn take_permit(&self, source: IpAddr) -> Option<JoinPermit> {
@@ -150,7 +156,8 @@ impl JoinAdmission {
     async fn pass_on(&self, connection: &Connection, source: IpAddr) -> Option<()> {
         let joiner = tls::proven_key(connection)?;
         let exporter = export_binding(connection)?;
-        let session = JoinSession { inviter: self.inviter, joiner, exporter };
+        let inviter = *self.inviter.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = JoinSession { inviter, joiner, exporter };
         let (mut send, mut recv) = connection.accept_bi().await.ok()?;
         let bytes = recv.read_to_end(MAX_JOIN_REQUEST_LEN).await.ok()?;
         let request = JoinRequest::decode(&bytes).ok()?;
@@ -194,7 +201,7 @@ pub async fn request_join(token: &JoinToken, joiner: &Joiner<'_>) -> Result<Vec<
     let own = identity::public_key(joiner.key)?;
     let start = |error: String| JoinError::Start(error);
     let tls = TlsIdentity::new(joiner.key, own).map_err(|error| start(error.to_string()))?;
-    let client = endpoint::client_config_with_alpn(&tls, token.inviter, &[ALPN_JOIN])
+    let client = endpoint::client_config_with_alpn(&tls, [token.inviter].into_iter(), &[ALPN_JOIN])
         .map_err(|error| start(error.to_string()))?;
     let mut dials = JoinSet::new();
     for (address, place) in token.addresses.iter().copied().zip(0..) {

@@ -140,22 +140,25 @@ impl TlsIdentity {
         Ok(config)
     }
 
-    /// Client configuration: accepts the key `peer` only, with the protocols `alpn`.
+    /// Its public key.
+    pub(in crate::io) const fn own_key(&self) -> NodeKey {
+        self.own_key
+    }
+
+    /// Client configuration: accepts the keys of one peer only, with the protocols `alpn`.
     ///
     /// # Errors
     /// The provider lacks TLS 1.3, which ring's does not.
     pub(in crate::io) fn client_config(
         &self,
-        peer: NodeKey,
+        peer: impl Iterator<Item = NodeKey>,
         alpn: &[&[u8]],
     ) -> Result<rustls::ClientConfig, Error> {
         let mut config =
             rustls::ClientConfig::builder_with_details(self.provider.clone(), no_clock())
                 .with_protocol_versions(&[&TLS13])?
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(
-                    self.pinned_verifier([peer].into_iter()),
-                ))
+                .with_custom_certificate_verifier(Arc::new(self.pinned_verifier(peer)))
                 .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
                     self.key.clone(),
                 )));

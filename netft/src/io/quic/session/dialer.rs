@@ -63,6 +63,11 @@ impl Dialer {
         Self { peer, endpoint, client, fib, attempt: None, next_dial: Instant::now() }
     }
 
+    /// Dials with these settings from the next attempt on.
+    pub(in crate::io) fn set_client(&mut self, client: ClientConfig) {
+        self.client = client;
+    }
+
     /// Returns whether an attempt may start at `now`.
     pub(in crate::io) fn poll(&self, now: Instant) -> DialPoll {
         if self.attempt.is_some() {

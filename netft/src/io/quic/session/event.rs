@@ -7,7 +7,7 @@ use netft_proto::{
     session::Session,
     wire::{interfaces::Advertisement, topic::Topic},
 };
-use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use quinn::{ClientConfig, Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::oneshot;
 
 use crate::io::{
@@ -44,8 +44,8 @@ pub(in crate::io) enum PeerTaskEvent {
     Interfaces { local_session: u32, list: Box<Advertisement> },
     /// Request for the peer.
     Request { topic: Topic, payload: Vec<u8>, reply: RequestReply },
-    /// The configuration changed, but not the identity of this peer.
-    Config(Arc<Config>),
+    /// The configuration changed, but not the identity of this peer. The settings of its dials.
+    Config(Arc<Config>, Box<ClientConfig>),
     /// The peer was removed from the configuration.
     Forget,
     /// Request to end without a word to the peer: a successor process goes on with its sessions.

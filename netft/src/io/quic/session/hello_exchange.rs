@@ -9,7 +9,7 @@ use std::{
 };
 
 use netft_proto::{
-    config::Config,
+    config::{Config, PeerConfig},
     ids::{NodeKey, PeerId, virtual_addrs::VirtualAddrs},
     session::{Cipher, Session, SessionParams},
     wire::{header::WIRE_VERSION, hello, hello::Hello},
@@ -48,7 +48,6 @@ pub(in crate::io) struct PeerContext {
     pub(in crate::io) peer_name: Arc<str>,
     /// Virtual addresses of the peer in the configuration.
     pub(in crate::io) peer_addrs: VirtualAddrs,
-    pub(in crate::io) peer_key: NodeKey,
     /// Of this process.
     pub(in crate::io) boot_id: u64,
     pub(in crate::io) session_ids: SessionIdAllocator,
@@ -69,7 +68,16 @@ impl PeerContext {
     /// Returns whether this node holds the smaller key: then it rekeys, and its dials take
     /// precedence.
     pub(in crate::io) fn has_smaller_key(&self) -> bool {
-        self.config.public_key < self.peer_key
+        self.peer_config().is_some_and(|peer| self.config.public_key < peer.key)
+    }
+
+    /// Returns whether the peer may prove this key.
+    pub(in crate::io) fn accepts_key(&self, key: NodeKey) -> bool {
+        self.peer_config().is_some_and(|peer| peer.accepted_keys().any(|known| known == key))
+    }
+
+    fn peer_config(&self) -> Option<&PeerConfig> {
+        self.config.peer_of(self.peer)
     }
 
     /// Span of everything logged about the peer. Its level is the highest, so that warnings carry
@@ -150,7 +158,7 @@ async fn run_acceptor(
 /// peer, but answers go to the routes of this one.
 fn check_peer_key(context: &PeerContext, connection: &Connection) -> Result<(), RefusalReason> {
     match tls::proven_key(connection) {
-        Some(key) if key == context.peer_key => Ok(()),
+        Some(key) if context.accepts_key(key) => Ok(()),
         _ => Err(RefusalReason::WrongPeer),
     }
 }

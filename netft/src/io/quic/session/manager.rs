@@ -12,7 +12,7 @@ use std::{
 use netft_proto::{
     config,
     config::Config,
-    ids::PeerId,
+    ids::{NodeKey, PeerId},
     wire::{interfaces::Advertisement, topic::Topic},
 };
 use quinn::Endpoint;
@@ -74,6 +74,7 @@ pub(crate) struct SessionManager {
     counters: Arc<Counters>,
     /// Requests of the peers, until [`take_requests`](Self::take_requests).
     request_receivers: RequestReceivers,
+    joins: JoinAdmission,
     /// Nodes that ask to join, until [`take_joins`](Self::take_joins).
     join_rx: Mutex<Option<mpsc::Receiver<JoinAttempt>>>,
     /// Strangers may ask to join.
@@ -89,7 +90,8 @@ pub(crate) struct SessionManager {
 
 /// Parameters common to the tasks of all peers.
 struct CommonTaskParams {
-    tls: TlsIdentity,
+    /// Replaced when the cluster replaces this node's key.
+    tls: Mutex<Arc<TlsIdentity>>,
     fib: SharedFib,
     fib_changed: watch::Receiver<()>,
     session_ids: SessionIdAllocator,
@@ -119,12 +121,12 @@ impl SessionManager {
         let counters = Arc::new(Counters::default());
         let socket = RouteSocket::new(fib.clone(), arrivals, counters.clone());
         let (unverified_sources, muted) = (socket.unverified_sources(), socket.mute_switch());
-        let keys = config.peers.iter().map(|peer| peer.key);
+        let keys = accepted_keys(&config);
         let endpoint = endpoint::start_endpoint(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
         let (request_queues, request_receivers) = request_queues();
         let task_params = CommonTaskParams {
-            tls,
+            tls: Mutex::new(Arc::new(tls)),
             fib,
             fib_changed: changes,
             session_ids: SessionIdAllocator::default(),
@@ -138,7 +140,8 @@ impl SessionManager {
         let peers = PeerContexts::default();
         let (joins, join_rx) = JoinAdmission::new(config.public_key);
         let sources = unverified_sources;
-        tasks.spawn(dispatch_handshakes(endpoint.clone(), peers.clone(), sources, joins));
+        let admission = joins.clone();
+        tasks.spawn(dispatch_handshakes(endpoint.clone(), peers.clone(), sources, admission));
         let (advertisement, _) = watch::channel(Arc::default());
         let manager = Self {
             endpoint,
@@ -147,6 +150,7 @@ impl SessionManager {
             advertisement,
             counters,
             request_receivers,
+            joins,
             join_rx: Mutex::new(Some(join_rx)),
             joining: AtomicBool::new(false),
             task_params,
@@ -164,13 +168,12 @@ impl SessionManager {
     fn add_peer(&self, peer: &config::PeerConfig, config: &Arc<Config>) -> Result<(), StartError> {
         let (events, mailbox) = mpsc::channel(EVENT_QUEUE_LEN);
         let common = &self.task_params;
-        let client = endpoint::client_config(&common.tls, peer.key)?;
+        let client = endpoint::client_config(&self.identity(), peer.accepted_keys())?;
         let context = PeerContext {
             config: config.clone(),
             peer: peer.id,
             peer_name: peer.name.as_str().into(),
             peer_addrs: peer.addrs,
-            peer_key: peer.key,
             boot_id: common.boot_id,
             session_ids: common.session_ids.clone(),
             generations: common.generations.clone(),
@@ -203,8 +206,7 @@ impl SessionManager {
     /// They do not; nothing changed.
     pub(crate) fn check_config(&self, config: &Config) -> Result<(), StartError> {
         check_keys(config)?;
-        let keys = config.peers.iter().map(|peer| peer.key);
-        endpoint::server_config(&self.task_params.tls, keys, false)?;
+        endpoint::server_config(&self.identity(), accepted_keys(config), false)?;
         Ok(())
     }
 
@@ -212,6 +214,7 @@ impl SessionManager {
     /// with the peers it does not name, while the routes that carry the close still exist. A peer
     /// that misses the close detects the missing heartbeats.
     pub(crate) async fn remove_absent_peers(&self, config: &Arc<Config>) {
+        self.adopt_key(config);
         self.set_server_config(config);
         let peers: Vec<_> = {
             let mut peers = lock_unpoisoned(&self.peers);
@@ -221,19 +224,44 @@ impl SessionManager {
             all
         };
         for (id, events) in peers {
-            let stays = config.peer_of(id).is_some();
-            let event =
-                if stays { PeerTaskEvent::Config(config.clone()) } else { PeerTaskEvent::Forget };
+            let client = config
+                .peer_of(id)
+                .map(|peer| endpoint::client_config(&self.identity(), peer.accepted_keys()));
+            let event = match client {
+                Some(Ok(client)) => PeerTaskEvent::Config(config.clone(), Box::new(client)),
+                Some(Err(error)) => {
+                    error!(peer = %id, %error, "its control session keeps its former settings");
+                    continue;
+                }
+                None => PeerTaskEvent::Forget,
+            };
             if timeout(EVENT_SEND_TIMEOUT, events.send(event)).await.is_err() {
                 warn!(peer = %id, "the task of a control session does not respond");
             }
         }
     }
 
+    fn identity(&self) -> Arc<TlsIdentity> {
+        lock_unpoisoned(&self.task_params.tls).clone()
+    }
+
+    /// Proves the key of `config` in every handshake from here on.
+    fn adopt_key(&self, config: &Config) {
+        if self.identity().own_key() == config.public_key {
+            return;
+        }
+        match TlsIdentity::new(&config.key, config.public_key) {
+            Ok(identity) => {
+                *lock_unpoisoned(&self.task_params.tls) = Arc::new(identity);
+                self.joins.set_inviter(config.public_key);
+            }
+            Err(error) => error!(%error, "handshakes go on with the former key"),
+        }
+    }
+
     fn set_server_config(&self, config: &Config) {
-        let keys = config.peers.iter().map(|peer| peer.key);
         let joining = self.joining.load(Relaxed);
-        match endpoint::server_config(&self.task_params.tls, keys, joining) {
+        match endpoint::server_config(&self.identity(), accepted_keys(config), joining) {
             Ok(server) => self.endpoint.set_server_config(Some(server)),
             Err(error) => error!(%error, "new peers cannot dial this node"),
         }
@@ -421,7 +449,7 @@ impl UnverifiedHandshakes {
         let from = incoming.remote_address();
         let find_peer = move |key| {
             let context =
-                lock_unpoisoned(&peers).values().find(|peer| peer.peer_key == key)?.clone();
+                lock_unpoisoned(&peers).values().find(|peer| peer.accepts_key(key))?.clone();
             lock_unpoisoned(&sources).set_peer(from, context.peer);
             Some(context)
         };
@@ -442,6 +470,11 @@ impl UnverifiedHandshakes {
 /// Locks; the guarded values are valid after any panic.
 fn lock_unpoisoned<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Every key that a peer may prove.
+fn accepted_keys(config: &Config) -> impl Iterator<Item = NodeKey> {
+    config.peers.iter().flat_map(config::PeerConfig::accepted_keys)
 }
 
 fn check_keys(config: &Config) -> Result<(), StartError> {

@@ -260,10 +260,16 @@ impl PeerTask {
             PeerTaskEvent::Request { topic, payload, reply } => {
                 self.send_request(topic, payload, reply)
             }
-            PeerTaskEvent::Config(config) => {
+            PeerTaskEvent::Config(config, client) => {
                 let interval = config.session.rekey_interval;
                 let has_changed = self.context.config.session.rekey_interval != interval;
+                if self.context.config.public_key != config.public_key {
+                    debug!("this node's key was replaced: fresh session requested");
+                    self.rekey.request_rekey();
+                }
                 self.context.config = config;
+                self.dialer.set_client(*client);
+                self.rekey.set_smaller_key(self.context.has_smaller_key());
                 if has_changed {
                     self.rekey.on_interval_changed(Instant::now(), interval);
                 }

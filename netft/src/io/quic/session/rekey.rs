@@ -22,6 +22,11 @@ impl RekeySchedule {
         Self { has_smaller_key, due_at: None, is_requested: false }
     }
 
+    /// One of the two keys was replaced.
+    pub(in crate::io) fn set_smaller_key(&mut self, has_smaller_key: bool) {
+        self.has_smaller_key = has_smaller_key;
+    }
+
     /// Requests a fresh session now.
     pub(in crate::io) fn request_rekey(&mut self) {
         self.is_requested = true;

@@ -127,7 +127,7 @@ async fn a_stranger_is_answered_with_a_retry() {
     let settings = Arc::new(EndpointConfig::default());
     let mut client = quinn_proto::Endpoint::new(settings, None, true, None);
     let to = a.sockets[0].local_addr().unwrap();
-    let (now, config) = (Instant::now(), client_config(&tls, a.public).unwrap());
+    let (now, config) = (Instant::now(), client_config(&tls, [a.public].into_iter()).unwrap());
     let (_, mut connection) = client.connect(now, config, to, SERVER_NAME).unwrap();
     let mut initial = Vec::new();
     assert!(connection.poll_transmit(now, 1, &mut initial).is_some());

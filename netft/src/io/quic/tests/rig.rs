@@ -94,6 +94,7 @@ impl Plan {
             id: PeerId(0),
             name: peer.name.to_owned(),
             key: peer.public,
+            next_key: None,
             addrs: peer.addrs,
             addresses: peer.addresses(),
             names: Vec::new(),
@@ -380,7 +381,8 @@ impl Raw {
     }
 
     async fn connect_speaking(&self, alpn: &[&[u8]]) -> Result<Connection, ConnectionError> {
-        let client = endpoint::client_config_with_alpn(&self.tls, self.peer, alpn).unwrap();
+        let client =
+            endpoint::client_config_with_alpn(&self.tls, [self.peer].into_iter(), alpn).unwrap();
         let address = address_of(PeerId(0));
         self.endpoint.connect_with(client, address, SERVER_NAME).unwrap().await
     }

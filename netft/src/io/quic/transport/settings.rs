@@ -85,17 +85,37 @@ impl NodeTransportSettings {
         self.cid_tag
     }
 
-    /// Settings for the routes to the peer that holds the key `peer`.
+    /// The public key that connections prove.
+    pub(in crate::io) const fn own_key(&self) -> NodeKey {
+        self.own_key
+    }
+
+    /// Proves another key from here on. Connection ids stay those of the first one.
     ///
     /// # Errors
-    /// TLS refuses it.
+    /// TLS refuses the key.
+    pub(in crate::io) fn replace_key(
+        &mut self,
+        key: &PrivateKey,
+        own: NodeKey,
+    ) -> Result<(), EndpointError> {
+        self.tls = TlsIdentity::new(key, own)?;
+        self.own_key = own;
+        Ok(())
+    }
+
+    /// Settings for the routes to the peer that holds one of `peer`, its own key first.
+    ///
+    /// # Errors
+    /// TLS refuses one of them.
     pub(in crate::io) fn for_peer(
         &self,
-        peer: NodeKey,
+        peer: impl IntoIterator<Item = NodeKey>,
     ) -> Result<PeerTransportSettings, EndpointError> {
-        let server = self.tls.server_config([peer].into_iter(), &[ALPN_TRANSPORT])?;
+        let keys: Vec<_> = peer.into_iter().collect();
+        let server = self.tls.server_config(keys.iter().copied(), &[ALPN_TRANSPORT])?;
         let server = QuicServerConfig::try_from(server).map_err(|_| EndpointError::Suite)?;
-        let client = self.tls.client_config(peer, &[ALPN_TRANSPORT])?;
+        let client = self.tls.client_config(keys.iter().copied(), &[ALPN_TRANSPORT])?;
         let client = QuicClientConfig::try_from(client).map_err(|_| EndpointError::Suite)?;
         let mut server = ServerConfig::with_crypto(Arc::new(server));
         // A connection belongs to its route: no migration to other addresses.
@@ -103,7 +123,8 @@ impl NodeTransportSettings {
         let mut client = ClientConfig::new(Arc::new(client));
         client.initial_dst_cid_provider(Arc::new(random_dialer_cid));
         let endpoint = self.endpoint.clone();
-        let (cid_tag, smaller) = (self.cid_tag, self.own_key < peer);
+        let smaller = keys.first().is_some_and(|key| self.own_key < *key);
+        let cid_tag = self.cid_tag;
         Ok(PeerTransportSettings { server, client, endpoint, cid_tag, has_smaller_key: smaller })
     }
 }

@@ -53,7 +53,7 @@ struct End {
 
 impl End {
     fn new(key: &Key, peer: NodeKey, socket: Arc<UdpSocket>, remote: SocketAddr) -> Self {
-        let settings = NodeTransportSettings::new(&key.0, key.1).unwrap().for_peer(peer).unwrap();
+        let settings = NodeTransportSettings::new(&key.0, key.1).unwrap().for_peer([peer]).unwrap();
         let transport = QuicTransport::new(settings, remote, MTU);
         transport.set_socket(Some(&socket));
         Self { transport, socket, buf: vec![0; 65_536], packets: 0, strange: 0, longest: 0 }
@@ -322,7 +322,7 @@ fn raw_quinn_datagrams() {
         let server = tls(1).server_config([keys[0].1].into_iter(), &[ALPN_TRANSPORT]).unwrap();
         let server = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
-        let client = tls(0).client_config(keys[1].1, &[ALPN_TRANSPORT]).unwrap();
+        let client = tls(0).client_config([keys[1].1].into_iter(), &[ALPN_TRANSPORT]).unwrap();
         let client = quinn::crypto::rustls::QuicClientConfig::try_from(client).unwrap();
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         let mut transport = quinn::TransportConfig::default();
