@@ -133,12 +133,20 @@ impl Sampler {
         let (_, status) = self.client.request_json::<DaemonStatus>("GET", "/v1/status", "")?;
         let (_, peers) = self.client.request_json::<PeerList>("GET", "/v1/peers", "")?;
         let (_, routes) = self.client.request_json::<RouteList>("GET", "/v1/routes", "")?;
-        // A daemon that started anew counts its events from 1.
+        let events_after = |seq: u64| {
+            let target = format!("/v1/events?after={seq}");
+            self.client.request_json::<EventList>("GET", &target, "").map(|answer| answer.1)
+        };
+        let mut events = events_after(self.last_event)?;
         if self.boot_id != status.node.boot_id {
-            (self.boot_id, self.last_event) = (status.node.boot_id.clone(), 0);
+            self.boot_id.clone_from(&status.node.boot_id);
+            // A daemon that started anew without the history of its events counts them from 1.
+            let all = events_after(0)?;
+            if all.events.last().is_none_or(|event| event.seq < self.last_event) {
+                events = all;
+                self.last_event = 0;
+            }
         }
-        let after = format!("/v1/events?after={}", self.last_event);
-        let (_, events) = self.client.request_json::<EventList>("GET", &after, "")?;
         self.last_event = events.events.last().map_or(self.last_event, |event| event.seq);
         let sample = TopSample {
             at: format_rfc3339(SystemTime::now()),

@@ -541,7 +541,8 @@ async fn get_why<N: ControlBackend>(
         .map_err(|text| RequestError::new(StatusCode::NOT_FOUND, text))?;
     let explained = explanation.before.iter().chain([&explanation.event]).chain(&explanation.after);
     let named: BTreeSet<_> = explained.flat_map(|event| event.detail.routes()).collect();
-    let routes = snapshot.routes.iter().filter(|route| named.contains(&route.id.0));
+    let is_named = |route: &&RouteStatus| named.contains(&route.id.0) && !explanation.earlier_run;
+    let routes = snapshot.routes.iter().filter(is_named);
     explanation.routes = routes
         .map(|route| RouteEndpoints {
             route: route.id.0,

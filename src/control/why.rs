@@ -3,6 +3,8 @@
 //! Bounds: at most [`MAX_EVENTS_BEFORE`] events before and [`MAX_EVENTS_AFTER`] after; those before
 //! not older than [`EXPLANATION_WINDOW_MS`] and later than the previous move.
 
+use std::ops::Range;
+
 use netft::{failover::cost::COST_SETTLE_TIME, route::RouteState};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +40,9 @@ pub struct EventExplanation {
     pub cost_final: bool,
     /// Endpoints of the named routes that still exist.
     pub routes: Vec<RouteEndpoints>,
+    /// The event is of an earlier run of netftd, whose route numbers are not those of this one.
+    #[serde(default)]
+    pub earlier_run: bool,
     /// Oldest event that is kept.
     pub oldest: u64,
     /// Newest event.
@@ -85,9 +90,13 @@ pub fn explain_event(
         EventSelector::Event(seq) => events.iter().position(|event| event.seq == seq),
         EventSelector::Last => events.iter().rposition(|event| is_move(&event.detail)),
         EventSelector::Route(route) => {
+            // The number meant another route in an earlier run.
+            let start = run_bounds(events, events.len()).start;
             let of = |event: &EventView| is_about_route(&event.detail, route);
             let moved = |event: &EventView| is_move(&event.detail) && of(event);
-            events.iter().rposition(moved).or_else(|| events.iter().rposition(of))
+            let run = &events[start..];
+            let found = run.iter().rposition(moved).or_else(|| run.iter().rposition(of));
+            found.map(|place| start + place)
         }
     };
     let place = found.ok_or_else(|| match subject {
@@ -98,12 +107,15 @@ pub fn explain_event(
         EventSelector::Route(route) => format!("no event about route {route} is kept: {kept}"),
     })?;
     let event = events[place].clone();
-    let before = events_before(&events[..place], &event);
-    let after = events_after(&events[place + 1..], &event);
-    let reported_cost = cost_after(&events[place + 1..], &event);
+    let run = run_bounds(events, place);
+    let earlier_run = run.end < events.len();
+    let before = events_before(&events[run.start..place], &event);
+    let after = events_after(&events[place + 1..run.end], &event);
+    let reported_cost = cost_after(&events[place + 1..run.end], &event);
     let age = parse_rfc3339_millis(at).zip(parse_rfc3339_millis(&event.at));
     let age = age.map_or(0, |(now, at)| u128::try_from(now - at).unwrap_or_default());
     let cost_final = reported_cost.is_some()
+        || earlier_run
         || after.iter().any(|event| is_move(&event.detail))
         || age > COST_SETTLE_TIME.as_millis();
     let outage_ms = outage_after(&after, &event);
@@ -119,9 +131,20 @@ pub fn explain_event(
         outage_ms,
         cost_final,
         routes: Vec::new(),
+        earlier_run,
         oldest,
         newest,
     })
+}
+
+/// The events of the run that the one at `place` belongs to. A run begins with
+/// [`EventDetail::Restarted`], the first one without.
+fn run_bounds(events: &[EventView], place: usize) -> Range<usize> {
+    let is_start = |event: &EventView| matches!(event.detail, EventDetail::Restarted { .. });
+    let until = events.len().min(place + 1);
+    let start = events[..until].iter().rposition(is_start).unwrap_or_default();
+    let next = events[until..].iter().position(is_start);
+    start..next.map_or(events.len(), |next| until + next)
 }
 
 const fn is_move(what: &EventDetail) -> bool {

@@ -5,6 +5,7 @@ mod cleanup;
 mod control_server;
 mod dns;
 mod environment;
+mod event_history;
 mod group;
 mod handover;
 mod log_format;

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     control_server::ControlServer,
+    event_history::EventHistory,
     handover::{predecessor, predecessor::RunningHandover, successor::RunningSuccessor},
     log_format::LogFormat,
     names::HostsFile,
@@ -30,7 +31,7 @@ use crate::{
     control::{
         backend::ControlBackend, cluster::ClusterHandle, convert::PeerNames, journal::EventJournal,
         listener::ControlListener, log_counts::LogCounts, metrics_server::MetricsEndpoint,
-        server::ControlContext, socket_path,
+        schema::EventDetail, server::ControlContext, socket_path,
     },
     exit::ExitError,
 };
@@ -151,7 +152,14 @@ pub(super) async fn run_adapter(
         socket.display()
     );
     let clock = Arc::new(WallClock::new(first.now));
-    let journal = Arc::new(EventJournal::default());
+    let history = EventHistory::new(state_dir, &name);
+    let journal = Arc::new(EventJournal::with_history(history.load().await));
+    let saved = *journal.subscribe().borrow();
+    if saved > 0 && successor.is_none() {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        journal.push(clock.to_rfc3339(first.now), EventDetail::Restarted { version });
+    }
+    let history = history.keep_saved(Arc::clone(&journal), saved);
     file.update_hosts(&first);
     let pump = EventPump {
         file: file.clone(),
@@ -230,6 +238,7 @@ pub(super) async fn run_adapter(
         if let Some(reason) = adapter.unsaved_overrides(CLOSE_TIMEOUT).await {
             tracing::warn!("the successor does not have the latest overrides: {reason}");
         }
+        close_within(CLOSE_TIMEOUT, history.finish()).await;
         return give_adapter(handover, &adapter, &name, &mut signals).await;
     }
     close_within(CLOSE_TIMEOUT, adapter.close()).await;
@@ -237,6 +246,7 @@ pub(super) async fn run_adapter(
         // The events of the closing.
         close_within(CLOSE_TIMEOUT, pump).await;
     }
+    close_within(CLOSE_TIMEOUT, history.finish()).await;
     // Last: the pump writes it.
     file.remove_hosts(&name);
     tracing::info!("netftd stopped, adapter {name} closed");

@@ -111,7 +111,7 @@ impl ValidateResponder {
             }
         };
         let routes = convert::to_route_list(&snapshot, &self.clock).routes;
-        let events = self.journal.events_after(0).into_iter().map(|event| event.detail).collect();
+        let events = self.journal.run_events().into_iter().map(|event| event.detail).collect();
         let daemon = DaemonFacts {
             routes: routes.clone(),
             events,

@@ -46,10 +46,13 @@ impl RouteEndpointMap {
         }
     }
 
-    /// Removes the endpoints of a removed route; to be called after the event is written.
+    /// Removes the endpoints of a removed route, and those of an earlier run; to be called after
+    /// the event is written.
     pub fn forget_removed(&mut self, what: &EventDetail) {
-        if let EventDetail::RouteRemoved { route, .. } = what {
-            self.0.remove(route);
+        match what {
+            EventDetail::RouteRemoved { route, .. } => drop(self.0.remove(route)),
+            EventDetail::Restarted { .. } => self.0.clear(),
+            _ => {}
         }
     }
 
@@ -105,6 +108,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::Drain { .. }
         | EventDetail::DrillStarted { .. }
         | EventDetail::Reconfigured
+        | EventDetail::Restarted { .. }
         | EventDetail::HostSettingChanged { .. }
         | EventDetail::InterfaceChanged { .. }
         | EventDetail::AddressLearned { .. } => EventLevel::Info,
@@ -247,6 +251,9 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         }
         EventDetail::Drain { route, peer, stage } => {
             format!("{} to {peer}: {}", ends.route_label(*route), stage.as_str())
+        }
+        EventDetail::Restarted { version } => {
+            format!("netftd {version} started: the events before are of an earlier run")
         }
         EventDetail::DrillStarted { target, fault, length_ms, .. } => {
             format!("drill began: {fault} on {target} for {length_ms} ms")

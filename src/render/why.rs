@@ -31,6 +31,12 @@ pub fn explanation_text(explanation: &EventExplanation, style: &OutputStyle) -> 
     let EventView { seq, at, detail: what } = &explanation.event;
     out.push_line(0, &format!("event {seq}, {}", style.local_time(at)));
     out.push_line(0, &event_line(what, &ends));
+    if explanation.earlier_run {
+        out.push_line(
+            0,
+            "in an earlier run of netftd: its route numbers are not those of this one",
+        );
+    }
     out.push_heading("before");
     write_events_before(&mut out, explanation);
     if let EventDetail::Moved { from, to, cause, .. } = what {

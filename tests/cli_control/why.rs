@@ -160,6 +160,7 @@ fn the_story_in_json_keeps_its_fields() {
         "outage_ms",
         "cost_final",
         "routes",
+        "earlier_run",
         "oldest",
         "newest",
     ];

@@ -131,3 +131,43 @@ fn a_cut_while_idle_is_measured_by_heartbeats_and_peers_know_each_others_adapter
         println!("{}", why(&pair, &[]));
     });
 }
+
+/// After a crash the events and their story are there, told as those of an earlier run.
+#[test]
+fn f_126_events_and_why_survive_a_crash() {
+    in_namespace("f_126_events_and_why_survive_a_crash", || {
+        let mut pair = NodePair::start_up(2);
+        let events = pair.events(0);
+        let (network, route) = pair.active(0);
+        let broken: Moment = pair.lab.drop_one_way(network, 0, 1).unwrap();
+        let moved = events
+            .wait_for("a move", broken.wall, TEST_TIMEOUT, |event| {
+                event.name == "moved" && event.u64_field("from") == Some(route.id)
+            })
+            .unwrap();
+        let told = whole(&pair, moved.seq);
+        pair.lab.heal_network(network).unwrap();
+        let list = |pair: &mut NodePair| {
+            let answer = pair.daemon(0).get_json("/v1/events").unwrap();
+            answer["events"].as_array().unwrap().clone()
+        };
+        let before = list(&mut pair);
+        pair.daemons[0].take().unwrap().kill().unwrap();
+        pair.start(0);
+        pair.wait_routes_up(0);
+        let after = list(&mut pair);
+        assert_eq!(after[..before.len()], before[..]);
+        let sequence: Vec<_> = after.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+        assert_eq!(sequence, (1..=after.len() as u64).collect::<Vec<_>>());
+        let started = after.iter().filter(|event| event["event"] == "restarted").count();
+        assert_eq!(started, 1, "{after:#?}");
+        let seq = moved.seq.to_string();
+        let again: Value = serde_json::from_str(&why(&pair, &[&seq, "--json"])).unwrap();
+        for part in ["event", "before", "after", "cost"] {
+            assert_eq!(again[part], told[part], "{part}");
+        }
+        assert_eq!((&again["earlier_run"], &told["earlier_run"]), (&true.into(), &false.into()));
+        assert_eq!(again["routes"], Value::Array(Vec::new()), "numbers of another run");
+        assert!(why(&pair, &[&seq]).contains("in an earlier run of netftd"));
+    });
+}

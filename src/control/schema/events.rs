@@ -240,6 +240,12 @@ pub enum EventDetail {
         #[cfg_attr(test, schemars(with = "words::WordSchema<DrainStage>"))]
         stage: DrainStage,
     },
+    /// netftd started: the events before this one are of an earlier run, with route numbers of its
+    /// own.
+    Restarted {
+        /// Version of the program.
+        version: String,
+    },
     /// A drill began: a failure is rehearsed (`netft drill`).
     DrillStarted {
         /// Its target.
@@ -412,6 +418,7 @@ impl EventDetail {
             | Self::NameFailed { .. }
             | Self::Stalled { .. }
             | Self::Drain { .. }
+            | Self::Restarted { .. }
             | Self::EventsLost { .. }
             | Self::InterfaceListCut { .. }
             | Self::EventsLeftOut { .. }
@@ -472,6 +479,7 @@ impl EventDetail {
             | Self::OverridesRefused { .. }
             | Self::Reconfigured
             | Self::NetworkChanged { .. }
+            | Self::Restarted { .. }
             | Self::EventsLost { .. } => None,
         }
     }
@@ -518,6 +526,7 @@ impl EventDetail {
             | Self::OverridesRefused { .. }
             | Self::Reconfigured
             | Self::EventsLeftOut { .. }
+            | Self::Restarted { .. }
             | Self::EventsLost { .. } => "node",
         }
     }

@@ -128,3 +128,28 @@ fn a_story_is_bounded() {
     assert_eq!(explanation.before.last().unwrap().seq, 206, "the newest ones");
     assert!(is_move(&explanation.after.last().unwrap().detail), "the end of the explanation");
 }
+
+#[test]
+fn an_earlier_run_has_its_own_routes_and_its_own_story() {
+    let start = EventDetail::Restarted { version: "1".to_owned() };
+    let events = number(vec![
+        (20_000, suspect("b", 1)),
+        (20_001, moved("b", Some(1), Some(2))),
+        (20_002, suspect("b", 2)),
+        (20_003, start.clone()),
+        (20_004, suspect("b", 2)),
+        (20_005, start),
+        (20_006, suspect("b", 3)),
+    ]);
+    let explain = |subject| explain_event(&events, subject, NOW);
+    // No move of this run: the last one before it.
+    let last = explain(EventSelector::Last).unwrap();
+    assert_eq!((last.event.seq, last.earlier_run, last.cost_final), (8, true, true));
+    assert_eq!((sequence(&last.before), sequence(&last.after)), (vec![7], vec![9]));
+    let second = explain(EventSelector::Event(11)).unwrap();
+    assert_eq!((sequence(&second.before), second.earlier_run), (vec![10], true));
+    // The number 2 is another route in this run.
+    assert!(explain(EventSelector::Route(2)).is_err());
+    let present = explain(EventSelector::Route(3)).unwrap();
+    assert_eq!((present.event.seq, present.earlier_run), (13, false));
+}
