@@ -269,7 +269,10 @@ async fn give_adapter(
         match frozen.unwrap_or_else(|late| Err(late.into())) {
             // The queues and sockets of this process close with it.
             Ok(frozen) => handover.finish(&frozen).await,
-            Err(error) => Err(error.to_string()),
+            Err(error) => {
+                close_within(CLOSE_TIMEOUT, handover.abandon()).await;
+                Err(error.to_string())
+            }
         }
     };
     let mut give = std::pin::pin!(give);

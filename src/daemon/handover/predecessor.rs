@@ -37,6 +37,8 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 const REPLACED_MARK: &str = " (deleted)";
 /// Writable by the group or by others.
 const FOREIGN_WRITE_BITS: u32 = 0o022;
+/// Only its owner may replace a file of the directory.
+const STICKY_BIT: u32 = 0o1000;
 /// Time for the answer to leave before the control socket closes.
 const ANSWER_TIME: Duration = Duration::from_millis(50);
 
@@ -173,6 +175,16 @@ impl RunningHandover {
         }
     }
 
+    /// Kills the successor, which has nothing of the adapter, and waits for its end: this process
+    /// may become a fresh one, which knows no child.
+    pub(in crate::daemon) async fn abandon(mut self) {
+        if let Some(mut child) = self.child.take()
+            && let Err(error) = child.kill().await
+        {
+            tracing::warn!(%error, "the successor cannot be ended");
+        }
+    }
+
     fn kill_successor(&mut self) {
         if let Some(child) = &mut self.child {
             let _ = child.start_kill();
@@ -248,7 +260,26 @@ fn check_program(path: &Path) -> Result<PathBuf, String> {
     if !host::is_trusted_user(meta.uid()) || mode & FOREIGN_WRITE_BITS != 0 {
         return Err(fail("others than root can write it".to_owned()));
     }
+    for folder in program.ancestors().skip(1) {
+        let meta = fs::metadata(folder).map_err(|error| fail(error.to_string()))?;
+        if !is_folder_trusted(&meta)? {
+            let folder = folder.display();
+            return Err(fail(format!(
+                "others than root can replace it: {folder} is theirs to write"
+            )));
+        }
+    }
     Ok(program)
+}
+
+/// Returns whether nobody but root can replace what a directory holds. In a sticky one, such as
+/// `/tmp`, others can do that to their own files alone (inode(7)).
+fn is_folder_trusted(meta: &fs::Metadata) -> Result<bool, String> {
+    // In a user namespace that does not map it the owner of everything has another number.
+    let root = fs::metadata("/").map_err(|error| error.to_string())?.uid();
+    let is_owner_trusted = host::is_trusted_user(meta.uid()) || meta.uid() == root;
+    let mode = meta.permissions().mode();
+    Ok(is_owner_trusted && (mode & FOREIGN_WRITE_BITS == 0 || mode & STICKY_BIT != 0))
 }
 
 /// The file of this program; after a package upgrade that is the new one.
@@ -298,5 +329,54 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(check_program(&path).unwrap(), fs::canonicalize(&path).unwrap());
         assert!(own_program().is_file());
+    }
+
+    #[test]
+    fn a_program_in_a_directory_that_others_can_write_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let path = inner.join("netftd");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let set_mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (place, mode, is_trusted) in [
+            (inner.as_path(), 0o755, true),
+            (&inner, 0o775, false),
+            (&inner, 0o757, false),
+            (&inner, 0o1777, true),
+            (folder.path(), 0o777, false),
+        ] {
+            set_mode(&inner, 0o755);
+            set_mode(place, mode);
+            let checked = check_program(&path);
+            assert_eq!(checked.is_ok(), is_trusted, "{place:?} {mode:o}: {checked:?}");
+            if let Err(reason) = checked {
+                assert!(reason.contains("others than root can replace it"), "{reason}");
+            }
+        }
+        // A link leads to the program that is checked.
+        set_mode(folder.path(), 0o755);
+        set_mode(&inner, 0o777);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(check_program(&link).is_err());
+    }
+
+    /// As after a freeze that failed: this process becomes a fresh one at once.
+    #[tokio::test]
+    async fn an_abandoned_successor_leaves_no_zombie() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sleeps");
+        fs::write(&path, "#!/bin/sh\nexec sleep 60\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let order = UpgradeOrder { binary: Some(path), timeout: Duration::from_secs(4) };
+        let handover = RunningHandover::start(&order, "netft0").unwrap();
+        let process = PathBuf::from(format!("/proc/{}", handover.pid));
+        assert!(process.exists());
+        handover.abandon().await;
+        assert!(!process.exists(), "it has ended and was waited for");
     }
 }

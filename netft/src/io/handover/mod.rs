@@ -2,6 +2,8 @@
 //! and the state that goes along.
 
 mod state;
+#[cfg(test)]
+mod type_shape;
 
 use std::{
     io,
