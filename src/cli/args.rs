@@ -125,6 +125,13 @@ pub(super) enum NetftCommand {
     Why(WhyArgs),
     /// Print the metrics in the Prometheus text format.
     Metrics,
+    /// List the differences between the running node and its configuration file: changes of the
+    /// file that are not in force, and an operator's changes that it does not have.
+    Diff {
+        /// Write changed priorities, timings and policies into the file; its comments stay.
+        #[arg(long)]
+        save: bool,
+    },
     /// Reload the daemon's configuration file and print the changes.
     Reload {
         /// Print the changes without applying them.
@@ -281,6 +288,9 @@ pub(super) enum RouteCommand {
         id: u32,
         #[command(flatten)]
         change: RouteChangeArgs,
+        /// Write the change into the configuration file, too; its comments stay.
+        #[arg(long)]
+        save: bool,
     },
     /// Drain a route: moves data off it in both directions; it stays up as a last resort.
     Drain {

@@ -5,6 +5,7 @@ mod args;
 mod cluster;
 mod cluster_args;
 mod config_secrets;
+mod diff;
 mod drain;
 mod drill;
 mod event_id;
@@ -131,6 +132,7 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
         NetftCommand::Top(args) => top::run_top(client(), &args, json, style),
         NetftCommand::Tune(args) => tune::run_tune(&client(), &args, json, &style, &mut out),
         NetftCommand::Metrics => out.write_text(&client().get_text("/metrics")?),
+        NetftCommand::Diff { save } => diff::run_diff(&client(), save, json, &mut out),
         NetftCommand::Reload { dry_run } => {
             let target = format!("/v1/reload?dry_run={dry_run}");
             let (text, reload) =
@@ -217,9 +219,11 @@ fn run_route_command(
     style: &OutputStyle,
     out: &mut StandardOutput,
 ) -> Result<(), ExitError> {
+    let mut save = false;
     let (id, patch) = match command {
         RouteCommand::Show { id } => (id, None),
-        RouteCommand::Set { id, change } => {
+        RouteCommand::Set { id, change, save: is_saved } => {
+            save = is_saved;
             let patch = RoutePatch {
                 delay_ms: change.delay,
                 threshold: change.threshold,
@@ -252,6 +256,9 @@ fn run_route_command(
         }
     };
     warn_unsaved(answer.overrides_unsaved.as_deref());
+    if save {
+        diff::save_overrides(client, |one| one.routes.contains(&id))?;
+    }
     out.print_response(json, &text, || views::route_text(&answer.route, style))
 }
 

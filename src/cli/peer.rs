@@ -6,12 +6,15 @@ use netft::route::{
     policy::{Dscp, PortRange, Protocol},
 };
 
-use super::output::{StandardOutput, warn_unsaved};
+use super::{
+    diff,
+    output::{StandardOutput, warn_unsaved},
+};
 use crate::{
     config::node_name,
     control::{
         client::DaemonClient,
-        schema::{PeerBody, PeerList, PeerPatch, TrafficClassSpec},
+        schema::{OverrideView, PeerBody, PeerList, PeerPatch, TrafficClassSpec},
     },
     exit::ExitError,
     render::views,
@@ -32,6 +35,9 @@ pub(super) enum PeerCommand {
         name: String,
         #[command(flatten)]
         change: PeerChangeArgs,
+        /// Write the change into the configuration file, too; its comments stay.
+        #[arg(long)]
+        save: bool,
     },
 }
 
@@ -76,12 +82,19 @@ pub(super) fn run_peer_command(
         PeerCommand::Show { name } => {
             client.request_json::<PeerBody>("GET", &format!("/v1/peers/{name}"), "")?
         }
-        PeerCommand::Set { name, change } => {
+        PeerCommand::Set { name, change, save } => {
             let replaced = change.no_classes || !change.classes.is_empty();
             let classes = replaced.then_some(change.classes);
             let patch = PeerPatch { policy: change.policy, classes };
             let body = serde_json::to_string(&patch).map_err(ExitError::other_error)?;
-            client.request_json::<PeerBody>("PATCH", &format!("/v1/peers/{name}"), &body)?
+            let target = format!("/v1/peers/{name}");
+            let answer = client.request_json::<PeerBody>("PATCH", &target, &body)?;
+            if save {
+                let is_own =
+                    |one: &OverrideView| one.kind == "policies" && one.peer.as_ref() == Some(&name);
+                diff::save_overrides(client, is_own)?;
+            }
+            answer
         }
     };
     warn_unsaved(answer.overrides_unsaved.as_deref());

@@ -6,7 +6,7 @@ use std::{
     fs::{DirBuilder, File, OpenOptions},
     io,
     io::{Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -198,12 +198,36 @@ fn parse_roster(path: &Path, bytes: &[u8]) -> Result<SignedRoster, ExitError> {
 /// # Errors
 /// Of the kernel; no temporary file is left behind.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_prepared(path, bytes, |_| Ok(()))
+}
+
+/// Replaces the content of the file at `path`, whose mode and owner stay.
+///
+/// # Errors
+/// As [`write_atomic`]; there is no such file.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let former = fs::metadata(path)?;
+    write_prepared(path, bytes, |file| {
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (former.uid(), former.gid()) {
+            fchown(file, Some(former.uid()), Some(former.gid()))?;
+        }
+        file.set_permissions(former.permissions())
+    })
+}
+
+fn write_prepared(
+    path: &Path,
+    bytes: &[u8],
+    prepare: impl Fn(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     let write = || {
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&temporary)?;
+        prepare(&file)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -269,6 +293,19 @@ mod tests {
         let unwritable = store.roster_path().join("below-a-file");
         assert!(write_atomic(&unwritable, b"x").is_err());
         assert_eq!(fs::read(store.roster_path()).unwrap(), before);
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("netft.toml");
+        assert!(replace_file(&path, b"x").is_err(), "there is none to replace");
+        fs::write(&path, "before").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        replace_file(&path, b"after").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "after");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
     }
 
     /// The text is TOML as others read it.

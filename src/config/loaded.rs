@@ -93,6 +93,11 @@ impl LoadedConfig {
         &self.config
     }
 
+    /// The text of the file.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The config with the cluster's nodes as peers, and whether this node is one of them.
     /// `roster_path` is the file that the roster is kept in.
     ///

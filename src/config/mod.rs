@@ -6,6 +6,7 @@
 
 mod check;
 mod dns;
+mod edit;
 mod etcd;
 mod file;
 mod loaded;
@@ -27,6 +28,7 @@ mod virtuals;
 
 use std::path::Path;
 
+pub use edit::{PeerEdit, RouteEdit, edit_config_text};
 pub use file::FileError;
 pub use loaded::LoadedConfig;
 use netft::config::Config;
@@ -52,10 +54,7 @@ pub fn load_config_file(path: &Path, runtime_dir: &Path) -> Result<LoadedConfig,
         reason: error.to_string(),
         is_denied: error.is_denied(),
     })?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let fail = |text: String, problems| {
-        ConfigFileError::Content(InvalidContent { path: path.to_owned(), text, problems })
-    };
+    let fail = |text, problems| content_error(path, text, problems);
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
@@ -66,6 +65,24 @@ pub fn load_config_file(path: &Path, runtime_dir: &Path) -> Result<LoadedConfig,
             return Err(fail(lossy, vec![problem]));
         }
     };
+    check_config_text(path, text, runtime_dir)
+}
+
+fn content_error(path: &Path, text: String, problems: Vec<ConfigProblem>) -> ConfigFileError {
+    ConfigFileError::Content(InvalidContent { path: path.to_owned(), text, problems })
+}
+
+/// Checks a text as the content of the file at `path`.
+///
+/// # Errors
+/// What it says is wrong.
+pub fn check_config_text(
+    path: &Path,
+    text: String,
+    runtime_dir: &Path,
+) -> Result<LoadedConfig, ConfigFileError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let fail = |text, problems| content_error(path, text, problems);
     if let Some(at) = text.find('\0') {
         let problem =
             ConfigProblem::at_span(at..at + 1, "this is no text: it holds a NUL byte", "this byte")

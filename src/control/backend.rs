@@ -59,6 +59,11 @@ pub trait ControlBackend: Send + Sync + 'static {
         dry_run: bool,
     ) -> impl Future<Output = Result<Vec<ConfigChange>, ExitError>> + Send;
 
+    /// The configuration file.
+    fn config_file(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// Changes the traffic policies of a peer.
     ///
     /// # Errors

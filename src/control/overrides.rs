@@ -67,10 +67,18 @@ fn route_override_views(one: &RouteRuntimeOverride, snapshot: &Snapshot) -> Vec<
         RouteDrain::InUse => view("in-use", None, None),
     });
     let down = one.admin_down.then(|| view("admin-down", None, None));
-    let priority = one.priority.map(|it| view("priority", Some(it.0.to_string()), None));
+    let priority = one.priority.map(|it| OverrideView {
+        priority: Some(it.0),
+        ..view("priority", Some(it.0.to_string()), None)
+    });
     let timing = one.timing.map(|it| {
-        let value = format!("delay {} ms, threshold {}", it.delay.as_millis(), it.threshold.get());
-        view("timing", Some(value), None)
+        let (delay, threshold) = (it.delay.as_millis(), it.threshold.get());
+        let value = format!("delay {delay} ms, threshold {threshold}");
+        OverrideView {
+            delay_ms: Some(delay),
+            threshold: Some(threshold),
+            ..view("timing", Some(value), None)
+        }
     });
     [drain, down, priority, timing].into_iter().flatten().collect()
 }

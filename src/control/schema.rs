@@ -15,6 +15,7 @@ mod vips;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
 };
 
 pub use cluster::{
@@ -454,6 +455,9 @@ pub struct ReloadResult {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HostList {
     /// The nodes, this one first.
+    /// The config file.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
     pub hosts: Vec<HostEntry>,
 }
 

@@ -458,7 +458,8 @@ async fn post_reload<N: ControlBackend>(
         false => Vec::new(),
     };
     let applied = !dry_run && !changes.is_empty();
-    Ok(json_response(ReloadResult { applied, changes, overrides }))
+    let file = app.control.node.config_file();
+    Ok(json_response(ReloadResult { applied, changes, overrides, file }))
 }
 
 #[derive(Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::{Arc, OnceLock, PoisonError},
     time::Duration,
 };
@@ -302,6 +303,10 @@ impl ControlBackend for RunningNode {
             self.reloaded.send_replace(());
         }
         Ok(changes)
+    }
+
+    fn config_file(&self) -> Option<PathBuf> {
+        self.source.file_path()
     }
 
     async fn change_peer(&self, id: PeerId, change: PeerChange) -> Result<(), PeerError> {

@@ -46,6 +46,11 @@ impl ConfigSource {
         self.lock().config.clone()
     }
 
+    /// The file, wherever another process stands.
+    pub(super) fn file_path(&self) -> Option<PathBuf> {
+        std::path::absolute(&self.path).ok()
+    }
+
     /// The roster's files, and the roster.
     pub(super) fn cluster(&self) -> (ClusterStore, Option<Arc<SignedRoster>>) {
         let loaded = self.lock();

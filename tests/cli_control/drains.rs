@@ -163,8 +163,15 @@ fn overrides_are_listed_wherever_an_operator_looks() {
     });
     assert_eq!(status["overrides"][0], first);
     assert_eq!(status["overrides"][1]["routes"], json!([1]));
-    let text = daemon.shows(&["reload", "--dry-run"]);
-    assert!(text.contains("= set beside the file: route 10.1.0.1:3343"), "{text}");
+    assert_eq!(status["overrides"][2]["priority"], 7);
+    for command in [&["reload", "--dry-run"][..], &["diff"]] {
+        let text = daemon.shows(command);
+        assert!(text.contains("= set beside the file: route 10.1.0.1:3343"), "{text}");
+    }
+    // The file has a change that would come into force with what is saved.
+    let output = daemon.netft(&["diff", "--save"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("`netft reload` first") && error.contains("+ peer c"), "{error}");
     let output = daemon.netft(&["drain", "eth0"]);
     let warning = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && warning.starts_with("warning: in force until"), "{warning}");

@@ -186,7 +186,7 @@ fn on_a_full_disk_an_override_is_in_force_and_says_that_it_will_not_last() {
     in_namespace("on_a_full_disk_an_override_is_in_force_and_says_that_it_will_not_last", || {
         let mut pair = NodePair::start_up(2);
         let state = pair.override_file().parent().unwrap().to_owned();
-        fs::create_dir(&state).unwrap();
+        fs::create_dir_all(&state).unwrap();
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=32k,mode=0700", "tmpfs"])
             .arg(&state)
@@ -212,5 +212,53 @@ fn on_a_full_disk_an_override_is_in_force_and_says_that_it_will_not_last() {
         pair.run_netft(&["route", "set", &again, "--priority", "7777"]);
         pair.kill_and_start();
         assert_eq!(pair.route_over(1)["priority"], 7777);
+    });
+}
+
+/// `--save` writes an operator's changes into the file, whose comments stay: they are settings.
+#[test]
+fn f_127_saved_overrides_are_settings_of_the_file() {
+    in_namespace("f_127_saved_overrides_are_settings_of_the_file", || {
+        let mut pair = NodePair::start_up(2);
+        pair.rewrite_config(0, "[node]", "# The node in room 7.\n[node] # the first");
+        let (first, second) = (pair.route_id(0), pair.route_id(1));
+        pair.run_netft(&["route", "set", &first, "--priority", "7777"]);
+        pair.run_netft(&["peer", "set", "b", "--policy", "duplicate"]);
+        pair.run_netft(&["drain", &Lab::nic_name(1)]);
+        let drift = pair.run_netft(&["diff"]);
+        for what in ["no changes", "priority 7777", "policies duplicate", "drained"] {
+            assert!(drift.contains(what), "{what}: {drift}");
+        }
+        let kinds = |pair: &mut NodePair| {
+            let overrides = pair.status()["overrides"].as_array().unwrap().clone();
+            let kinds = overrides.iter().map(|one| one["kind"].as_str().unwrap().to_owned());
+            kinds.collect::<Vec<_>>().join(" ")
+        };
+        // The command's own change alone.
+        let set = ["route", "set", &second, "--delay", "50", "--threshold", "9", "--save"];
+        let saved = pair.netft(&set);
+        let said = String::from_utf8(saved.stderr.clone()).unwrap();
+        assert!(saved.status.success() && said.contains("written to"), "{saved:?}");
+        let text = fs::read_to_string(pair.site.config_path(0)).unwrap();
+        assert!(text.contains("delay = 50") && !text.contains("7777"), "{text}");
+        assert_eq!(kinds(&mut pair), "drain priority policies");
+        // A change of the file that is not in force would be put into force with it.
+        pair.rewrite_config(0, "hold = 300", "hold = 301");
+        let refused = pair.netft(&["diff", "--save"]);
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && said.contains("`netft reload` first"), "{said}");
+        pair.rewrite_config(0, "hold = 301", "hold = 300");
+        let saved = pair.netft(&["diff", "--save"]);
+        assert!(saved.status.success(), "{saved:?}");
+        let text = fs::read_to_string(pair.site.config_path(0)).unwrap();
+        assert!(text.contains("# The node in room 7.\n[node] # the first"), "{text}");
+        for _ in 0..2 {
+            assert_eq!(kinds(&mut pair), "drain", "the others are settings");
+            let [one, other] = [0, 1].map(|network| pair.route_over(network));
+            assert_eq!((&one["priority"], &other["delay_ms"]), (&7777.into(), &50.into()));
+            assert_eq!(pair.status()["policies"]["duplicate"], 1);
+            assert!(!other["drain"].is_null());
+            pair.kill_and_start();
+        }
     });
 }

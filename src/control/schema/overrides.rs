@@ -21,6 +21,15 @@ pub struct OverrideView {
     pub real_remote: Option<SocketAddr>,
     /// Value that was set, in words; null where the kind says it.
     pub value: Option<String>,
+    /// The priority that was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// The delay that was set, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u32>,
+    /// The threshold that was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<u16>,
     /// End of the override, RFC 3339; null where an operator has to end it.
     pub until: Option<String>,
     /// Numbers of the present routes that it applies to.
