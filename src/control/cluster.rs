@@ -2,6 +2,8 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use netft::api::session::{PeerVersion, WireVersions};
+
 use super::schema::{ClusterStatus, InviteAnswer, InviteOrder, NextKeyAnswer};
 use crate::exit::ExitError;
 
@@ -72,4 +74,55 @@ impl ClusterHandle {
 
 fn stopping() -> ExitError {
     ExitError::other_error("netftd is stopping")
+}
+
+/// Adds the versions of the nodes, and what all of them speak. `version_of`: the version of a peer,
+/// if it is known.
+pub fn add_versions(status: &mut ClusterStatus, version_of: impl Fn(&str) -> Option<PeerVersion>) {
+    let own =
+        || PeerVersion { wire: WireVersions::OWN, release: env!("CARGO_PKG_VERSION").to_owned() };
+    let mut common = Some(WireVersions::OWN);
+    for node in &mut status.nodes {
+        let known = if node.this_node { Some(own()) } else { version_of(&node.name) };
+        match known {
+            Some(PeerVersion { wire, release }) => {
+                common = common.and_then(|common| common.shared_with(wire));
+                node.wire_versions = Some([wire.lowest, wire.highest]);
+                node.release = Some(release);
+            }
+            None => status.wire_unknown.push(node.name.clone()),
+        }
+    }
+    status.wire_version = common.map(|common| common.highest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::schema::ClusterNodeView;
+
+    #[test]
+    fn a_cluster_speaks_what_all_its_nodes_speak() {
+        let node = |name: &str, this_node| ClusterNodeView {
+            name: name.to_owned(),
+            this_node,
+            ..ClusterNodeView::default()
+        };
+        let status = ClusterStatus {
+            nodes: vec![node("a", true), node("b", false)],
+            ..ClusterStatus::default()
+        };
+        let mut unknown = status.clone();
+        add_versions(&mut unknown, |_| None);
+        assert_eq!(unknown.wire_version, Some(WireVersions::OWN.highest));
+        assert_eq!(unknown.wire_unknown, ["b"]);
+        let speaks = |lowest, highest| {
+            let mut status = status.clone();
+            let wire = WireVersions { lowest, highest };
+            add_versions(&mut status, |_| Some(PeerVersion { wire, release: "9".to_owned() }));
+            assert_eq!(status.nodes[1].wire_versions, Some([lowest, highest]));
+            status.wire_version
+        };
+        assert_eq!((speaks(1, 9), speaks(8, 9)), (Some(WireVersions::OWN.highest), None));
+    }
 }

@@ -81,6 +81,12 @@ fn api_requests() -> Vec<ApiRequest> {
             json_of::<schema::InviteAnswer>(),
         ),
         post_request(
+            "/v1/cluster/key",
+            "Have a node store the key that will replace its own",
+            json_of::<schema::NextKeyOrder>(),
+            json_of::<schema::NextKeyAnswer>(),
+        ),
+        post_request(
             "/v1/cluster/roster",
             "Go over to a signed roster",
             Text("text/plain"),

@@ -448,6 +448,9 @@ pub struct ReloadResult {
     /// An operator's overrides beside the file, which stay; for a dry run only.
     #[serde(default)]
     pub overrides: Vec<OverrideView>,
+    /// The config file.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
 }
 
 /// `netft hosts --json`.
@@ -455,9 +458,6 @@ pub struct ReloadResult {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HostList {
     /// The nodes, this one first.
-    /// The config file.
-    #[serde(default)]
-    pub file: Option<PathBuf>,
     pub hosts: Vec<HostEntry>,
 }
 

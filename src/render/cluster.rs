@@ -5,6 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use super::{
     style::OutputStyle,
     table::{TableColumn, TextTable},
+    views,
 };
 use crate::{
     control::schema::{ClusterNodeView, ClusterStatus},
@@ -55,6 +56,21 @@ fn name_text(node: &ClusterNodeView) -> String {
     node.name.clone() + if node.this_node { " (this node)" } else { "" }
 }
 
+/// The wire version that all nodes could speak.
+fn wire_text(status: &ClusterStatus) -> String {
+    let unknown = match status.wire_unknown.len() {
+        0 => String::new(),
+        // Without a daemon nothing is known of any node.
+        count if count == status.nodes.len() => return String::new(),
+        count => format!(" ({count} of them not heard yet)"),
+    };
+    match (status.wire_version, status.nodes.len()) {
+        (_, 0) => String::new(),
+        (Some(version), _) => format!("wire version that all nodes speak: {version}{unknown}\n"),
+        (None, _) => "the nodes share no wire version: upgrade the oldest\n".to_owned(),
+    }
+}
+
 /// Each node's roster, and every problem.
 pub fn status_text(status: &ClusterStatus, style: &OutputStyle) -> String {
     let mut out = heading(status);
@@ -77,10 +93,13 @@ pub fn status_text(status: &ClusterStatus, style: &OutputStyle) -> String {
         }
         out.push('\n');
     }
+    out += &wire_text(status);
     let mut table = TextTable::new(&[
         TableColumn::text("name"),
         TableColumn::text("session"),
         TableColumn::number("roster"),
+        TableColumn::text("release").with_rank(1),
+        TableColumn::text("wire").with_rank(1),
         TableColumn::text("state"),
     ]);
     for node in &status.nodes {
@@ -96,7 +115,14 @@ pub fn status_text(status: &ClusterStatus, style: &OutputStyle) -> String {
             (None, Some(_), _) => "same".to_owned(),
             (None, None, _) => "unknown".to_owned(),
         };
-        table.add_row(vec![name_text(node).into(), session.into(), serial.into(), state.into()]);
+        table.add_row(vec![
+            name_text(node).into(),
+            session.into(),
+            serial.into(),
+            node.release.as_deref().unwrap_or("-").into(),
+            node.wire_versions.map_or_else(|| "-".to_owned(), views::wire_text).into(),
+            state.into(),
+        ]);
     }
     out + "\n" + &table.render(style)
 }

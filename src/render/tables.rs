@@ -104,7 +104,7 @@ pub(super) fn route_tone(route: &RouteView) -> TextTone {
 }
 
 /// Columns of the peers; those of the highest rank are hidden first.
-const PEER_COLUMNS: [TableColumn; 11] = [
+const PEER_COLUMNS: [TableColumn; 13] = [
     TableColumn::text("name"),
     TableColumn::text("routes up"),
     TableColumn::text("session"),
@@ -116,6 +116,8 @@ const PEER_COLUMNS: [TableColumn; 11] = [
     TableColumn::number("failovers").with_rank(5),
     TableColumn::text("adapter").with_rank(6),
     TableColumn::text("policy").with_rank(2),
+    TableColumn::text("release").with_rank(7),
+    TableColumn::text("wire").with_rank(8),
 ];
 
 /// `netft peers`. `+2` behind a policy: two classes have their own, see `netft peer show`.
@@ -164,6 +166,8 @@ fn peer_cells(peer: &PeerView) -> Vec<TableCell> {
         peer.failovers.to_string().into(),
         views::adapter_state_text(peer).into(),
         policy.into(),
+        views::optional_text(peer.release.as_deref()).into(),
+        peer.wire_versions.map_or_else(|| "-".to_owned(), views::wire_text).into(),
     ]
 }
 

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, net::IpAddr, time::Duration};
 
-use netft::route::{Attributes, DrainStage, RouteState};
+use netft::{
+    api::session::WireVersions,
+    route::{Attributes, DrainStage, RouteState},
+};
 
 use super::{
     style::{OutputStyle, TextTone},
@@ -357,12 +360,26 @@ pub fn peer_text(peer: &PeerView) -> String {
                 None => adapter_state_text(peer).to_owned(),
             },
         ),
+        ("version", version_text(peer)),
         ("policy", escape(&peer.policy)),
     ];
     let partner = peer.partner_state.as_ref().map(|state| ("partner", escape(state)));
     let classes = peer.classes.iter().map(|class| ("class", class_text(class)));
     let line = |(name, value)| format!("{name:<11}{value}\n");
     rows.into_iter().chain(partner).chain(classes).map(line).collect()
+}
+
+fn version_text(peer: &PeerView) -> String {
+    match (peer.release.as_deref(), peer.wire_versions) {
+        (None, _) => "-".to_owned(),
+        (Some(release), None) => escape(release),
+        (Some(release), Some(wire)) => format!("{}, wire {}", escape(release), wire_text(wire)),
+    }
+}
+
+/// The wire versions of a node.
+pub(super) fn wire_text([lowest, highest]: [u8; 2]) -> String {
+    WireVersions { lowest, highest }.to_string()
 }
 
 /// A class as `netft peer set --class` takes it.

@@ -143,6 +143,8 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "moves",
         "adapter_up",
         "overlay_problem",
+        "release",
+        "wire_versions",
         "policy",
         "classes",
     ];

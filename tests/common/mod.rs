@@ -56,6 +56,11 @@ pub fn number_from_env(variable: &str, short: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(short)
 }
 
+/// Settings of nodes whose data returns soon.
+pub fn hold_settings() -> SiteSettings<'static> {
+    SiteSettings { common: HOLD_CONFIG, ..SiteSettings::default() }
+}
+
 /// Two nodes, their networks and their daemons.
 pub struct NodePair {
     // Daemons first: they end before their namespaces and files go.
@@ -67,7 +72,7 @@ pub struct NodePair {
 impl NodePair {
     /// Both daemons up over `networks` flat networks.
     pub fn start_up(networks: usize) -> Self {
-        Self::start_with(networks, SiteSettings { common: HOLD_CONFIG, ..SiteSettings::default() })
+        Self::start_with(networks, hold_settings())
     }
 
     /// The same with other settings.

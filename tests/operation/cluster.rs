@@ -4,6 +4,7 @@ use std::{fs, thread, time::Duration};
 
 use crate::common::{assert_nothing_lost, cluster::ClusterLab};
 use netft_lab::{in_namespace, probe::DatagramProbe};
+use serde_json::json;
 
 /// Traffic on the sessions that follow a change of a key.
 const TRAFFIC_TIME: Duration = Duration::from_secs(1);
@@ -15,6 +16,10 @@ fn a_change_reaches_every_node_and_a_removed_one_is_out() {
         lab.create();
         (0..3).for_each(|node| lab.start(node));
         lab.wait_mesh(&[0, 1, 2]);
+        let status = lab.json(0, &["cluster", "status"]);
+        assert_eq!((&status["wire_version"], &status["wire_unknown"]), (&1.into(), &json!([])));
+        let text = lab.netft(0, &["cluster", "status"]);
+        assert!(text.contains("wire version that all nodes speak: 1\n"), "{text}");
         // n2 is off while the roster changes, and learns it from the node that has no key.
         lab.kill(2);
         lab.netft(0, &["cluster", "set", "n2", "--site", "north"]);

@@ -155,10 +155,12 @@ pub fn super_packet(bytes: &[u8]) {
     assert_eq!(again.len(), segments.len());
 }
 
-/// A hello.
+/// A hello: without the flags and fields that this build does not know it means the same.
 pub fn hello(bytes: &[u8]) {
     if let Ok(hello) = Hello::decode(bytes) {
-        assert_same_encoding(bytes, |out| hello.encode(out));
+        let mut again = Vec::new();
+        hello.encode(&mut again);
+        assert_eq!(Hello::decode(&again), Ok(hello));
     }
 }
 

@@ -42,6 +42,7 @@ use netft_proto::{
         interfaces::{AdvertisedEndpoint, Advertisement},
         probe::{MIN_PROBE_SIZE, Probe, ProbeMessage},
         relay::{NodeTag, RELAY_HEADER_LEN, RelayHeader, RelayHop},
+        version::WireVersions,
     },
 };
 
@@ -417,7 +418,8 @@ fn probe_seeds() -> Seeds {
 fn hello_seeds() -> Seeds {
     let encode = |name: &str| {
         let hello = Hello {
-            version: WIRE_VERSION,
+            versions: WireVersions::single(WIRE_VERSION),
+            release: "0.1.0".to_owned(),
             boot_id: 0x0123_4567_89ab_cdef,
             session_id: 9,
             virtual_v4: Ipv4Addr::new(169, 254, 3, 4),
@@ -437,6 +439,8 @@ fn hello_seeds() -> Seeds {
         ("bad-nameless", encode("x")[..36].to_vec()),
         ("bad-session", with(&node, 4, &[0; 4])),
         ("bad-version", with(&node, 0, &[WIRE_VERSION + 1])),
+        // Flags and a field of a later release, which speaks a later version, too.
+        ("later", [with(&node, 0, &[2, 0xff, 1, 2]).as_slice(), &[99, 2, 1, 2]].concat()),
         ("longest", encode(&"n".repeat(MAX_NAME_LEN))),
         ("node", node),
     ]

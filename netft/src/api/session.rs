@@ -1,6 +1,16 @@
-//! Why there is no session with a peer, or none that works.
+//! Sessions with peers: their versions, and why there is none, or none that works.
 
+pub use netft_proto::wire::version::WireVersions;
 use serde::{Serialize, Serializer};
+
+/// The versions in a peer's hello.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerVersion {
+    /// The wire versions that it speaks.
+    pub wire: WireVersions,
+    /// Its release; empty if it does not say.
+    pub release: String,
+}
 
 /// Obstacle to a working session with a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

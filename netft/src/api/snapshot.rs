@@ -19,7 +19,7 @@ use netft_proto::{
 use serde::{Serialize, Serializer};
 
 pub use crate::api::counters::CounterSnapshot;
-use crate::api::session::SessionProblem;
+use crate::api::session::{PeerVersion, SessionProblem};
 
 /// Everything an operator may query, as of one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -114,6 +114,8 @@ pub struct PeerInfo {
     pub is_gone: bool,
     /// Its adapter was up at the last handshake; `None` without a session.
     pub peer_adapter_up: Option<bool>,
+    /// The versions in its last hello of this run.
+    pub version: Option<PeerVersion>,
     /// Why there is no session, or none that works.
     pub session_problem: Option<SessionProblem>,
     /// Why the last session ended; `None` while there is one, and before the first.

@@ -37,6 +37,13 @@ pub struct ClusterStatus {
     /// Attempts to join here that were refused, by reason.
     #[serde(default)]
     pub joins_refused: BTreeMap<String, u64>,
+    /// The highest wire version that every node with a known one speaks; null where they share
+    /// none.
+    #[serde(default)]
+    pub wire_version: Option<u8>,
+    /// Nodes whose wire versions are not known, by name: without a session since netftd started.
+    #[serde(default)]
+    pub wire_unknown: Vec<String>,
     /// The signed document.
     pub roster: Option<String>,
 }
@@ -69,6 +76,12 @@ pub struct ClusterNodeView {
     pub serial: Option<u64>,
     /// A problem with its roster.
     pub problem: Option<String>,
+    /// Its release, by its last hello.
+    #[serde(default)]
+    pub release: Option<String>,
+    /// The lowest and the highest wire version that it speaks, by its last hello.
+    #[serde(default)]
+    pub wire_versions: Option<[u8; 2]>,
 }
 
 /// `POST /v1/cluster/invite`.
@@ -104,6 +117,7 @@ pub struct InviteAnswer {
 
 /// `POST /v1/cluster/key`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NextKeyOrder {
     /// Name of the node whose next key is wanted.
@@ -112,6 +126,7 @@ pub struct NextKeyOrder {
 
 /// The answer to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NextKeyAnswer {
     /// The public key that will replace the node's.
     pub key: String,

@@ -73,6 +73,12 @@ pub struct PeerView {
     pub moves: MoveCountsView,
     /// Its adapter was up at the last handshake; null without a session, or while it is silent.
     pub adapter_up: Option<bool>,
+    /// Its release, by its last hello; null before the first one of this run.
+    #[serde(default)]
+    pub release: Option<String>,
+    /// The lowest and the highest wire version that it speaks, by its last hello.
+    #[serde(default)]
+    pub wire_versions: Option<[u8; 2]>,
     /// Policy of unclassified traffic: `failover`, `duplicate` or `balance`.
     pub policy: String,
     /// Traffic classes with a policy of their own; the first match decides.

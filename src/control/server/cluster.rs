@@ -16,7 +16,7 @@ use axum::{
 use netft::roster::MAX_ROSTER_LEN;
 
 use super::{RequestError, ServerState, SharedState, json_response};
-use crate::control::{backend::ControlBackend, schema::NextKeyOrder};
+use crate::control::{backend::ControlBackend, cluster::add_versions, schema::NextKeyOrder};
 
 /// The resources below `/v1/cluster`.
 pub(super) fn cluster_routes<N: ControlBackend>() -> Router<Arc<ServerState<N>>> {
@@ -31,7 +31,13 @@ async fn get_cluster<N: ControlBackend>(
     State(app): SharedState<N>,
 ) -> Result<Response, RequestError> {
     let cluster = app.control.node.cluster().ok_or_else(no_cluster_service)?;
-    Ok(json_response(cluster.status().await.ok_or_else(no_cluster_service)?))
+    let mut status = cluster.status().await.ok_or_else(no_cluster_service)?;
+    if status.cluster.is_some() {
+        let peers = app.take_snapshot().await?.peers;
+        let find = |name: &str| peers.iter().find(|peer| peer.name == name);
+        add_versions(&mut status, |name| find(name)?.version.clone());
+    }
+    Ok(json_response(status))
 }
 
 /// Goes over to a signed roster. A change that has begun is finished without its client.

@@ -228,6 +228,19 @@ impl Site {
         self.start_command(node, command)
     }
 
+    /// Starts a node's daemon from another build.
+    ///
+    /// # Errors
+    /// As [`start_daemon`](Self::start_daemon).
+    pub fn start_program(
+        &self,
+        lab: &Lab,
+        node: usize,
+        programs: &ProgramPaths,
+    ) -> Result<Daemon, LabError> {
+        self.start_command(node, self.command_of(programs, lab, node)?)
+    }
+
     /// Starts a node's daemon by a command of the caller's, which runs it in the end.
     ///
     /// # Errors
@@ -242,7 +255,16 @@ impl Site {
     /// # Errors
     /// When no descriptor is left.
     pub fn daemon_command(&self, lab: &Lab, node: usize) -> Result<Command, LabError> {
-        let (program, first) = &self.programs.daemon;
+        self.command_of(&self.programs, lab, node)
+    }
+
+    fn command_of(
+        &self,
+        programs: &ProgramPaths,
+        lab: &Lab,
+        node: usize,
+    ) -> Result<Command, LabError> {
+        let (program, first) = &programs.daemon;
         let mut command = lab.node_netns(node).command_inside(program)?;
         command.args(first).arg("--config").arg(self.config_path(node));
         command.arg("--runtime-dir").arg(self.runtime_dir(node));

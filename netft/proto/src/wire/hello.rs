@@ -6,9 +6,9 @@
 //! ```text
 //!  0                   1                   2                   3
 //!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
-//! +---------------+---------+-+-+-+-------------------------------+
-//! |    version    |0 0 0 0 0|S|U|A|         reserved (0)          |  0
-//! +---------------+---------+-+-+-+-------------------------------+
+//! +---------------+---------+-+-+-+---------------+---------------+
+//! |    version    | unknown |S|U|A| lowest version|highest version|  0
+//! +---------------+---------+-+-+-+---------------+---------------+
 //! |           session id (the sender's, never 0)                  |  4
 //! +---------------------------------------------------------------+
 //! |                                                               |  8
@@ -23,36 +23,44 @@
 //! +---------------------------------------------------------------+
 //! |              name, 1–64 bytes of [A-Za-z0-9._-] ...           | 36
 //! +---------------------------------------------------------------+
+//! | 0, then fields: type (8 bits), length (8 bits), value ...     |
+//! +---------------------------------------------------------------+
 //! ```
 //!
 //! A = the CPU has AES instructions, U = the adapter is up, S = the sender reassembles
-//! [fragments](crate::session::fragment). The version stays the first byte of every future hello,
-//! so that a mismatch can be reported with both versions.
+//! [fragments](crate::session::fragment). Field 1: the sender's release, 1–32 bytes of
+//! `[A-Za-z0-9.+_-]`. Unknown flags and fields are ignored, so that a later release can add some;
+//! this layout stays for every wire version. The fields may be left out with the 0 before them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::wire::{
-    DropReason,
-    header::WIRE_VERSION,
-    reader::{ByteReader, check_reserved},
-};
+use crate::wire::{DropReason, reader::ByteReader, version::WireVersions};
 
 /// Maximum length of a node name, bytes (C-14).
 pub const MAX_NAME_LEN: usize = 64;
 /// Bytes of a hello before its name.
 pub const HELLO_FIXED_LEN: usize = 36;
-/// Maximum length of a hello, bytes.
-pub const MAX_HELLO_LEN: usize = HELLO_FIXED_LEN + MAX_NAME_LEN;
+/// Maximum length of a release, bytes.
+pub const MAX_RELEASE_LEN: usize = 32;
+/// Maximum length of a hello, bytes: more than one of this build has, for fields of later ones.
+pub const MAX_HELLO_LEN: usize = 1024;
 
 const FLAG_AES: u8 = 0x01;
 const FLAG_ADAPTER_UP: u8 = 0x02;
 const FLAG_FRAGMENTS: u8 = 0x04;
+/// A flag and a field that no build knows, of a build for the test that they are ignored.
+const FLAG_NEXT: u8 = if cfg!(netft_next_version) { 0x80 } else { 0 };
+const NEXT_FIELD: &[u8] = if cfg!(netft_next_version) { &[200, 3, 1, 2, 3] } else { &[] };
+/// Type of the field with the release.
+const FIELD_RELEASE: u8 = 1;
 
 /// A decoded hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The wire version of the sender.
-    pub version: u8,
+    /// The wire versions that the sender speaks.
+    pub versions: WireVersions,
+    /// Its release, such as `0.1.0`; empty if it does not say.
+    pub release: String,
     /// Random per start of the daemon: distinguishes a restart from a reconnect.
     pub boot_id: u64,
     /// Session id that the receiver must put into its frame headers. Never 0.
@@ -79,55 +87,66 @@ pub fn is_valid_name(name: &[u8]) -> bool {
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
 
+/// Returns whether `release` is the name of a release: at most [`MAX_RELEASE_LEN`] bytes of
+/// `[A-Za-z0-9.+_-]`.
+fn is_valid_release(release: &[u8]) -> bool {
+    (1..=MAX_RELEASE_LEN).contains(&release.len())
+        && release.iter().all(|byte| byte.is_ascii_alphanumeric() || b".+_-".contains(byte))
+}
+
 impl Hello {
     /// Appends the hello to `out`, at most [`MAX_HELLO_LEN`] bytes. The session must not be 0 and
     /// the name must satisfy [`is_valid_name`]; the peer refuses anything else.
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert!(self.session_id != 0 && is_valid_name(self.name.as_bytes()));
-        out.reserve(HELLO_FIXED_LEN + self.name.len());
-        out.push(self.version);
+        out.push(self.versions.highest);
         out.push(
             (u8::from(self.has_aes) * FLAG_AES)
                 | (u8::from(self.adapter_up) * FLAG_ADAPTER_UP)
-                | (u8::from(self.accepts_fragments) * FLAG_FRAGMENTS),
+                | (u8::from(self.accepts_fragments) * FLAG_FRAGMENTS)
+                | FLAG_NEXT,
         );
-        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&[self.versions.lowest, self.versions.highest]);
         out.extend_from_slice(&self.session_id.to_be_bytes());
         out.extend_from_slice(&self.boot_id.to_be_bytes());
         out.extend_from_slice(&self.virtual_v4.octets());
         out.extend_from_slice(&self.virtual_v6.octets());
         out.extend_from_slice(self.name.as_bytes());
+        if is_valid_release(self.release.as_bytes()) {
+            out.extend_from_slice(&[0, FIELD_RELEASE, self.release.len() as u8]);
+            out.extend_from_slice(self.release.as_bytes());
+            out.extend_from_slice(NEXT_FIELD);
+        }
     }
 
-    /// Decodes the whole body of a message.
+    /// Decodes the whole body of a message. Whether both ends know a common version is for the
+    /// caller to decide: [`WireVersions::common`].
     ///
     /// # Errors
-    /// [`DropReason::Unsupported`] for a version other than [`WIRE_VERSION`] (its number is
-    /// `body[0]`), an unknown flag or a reserved bit; [`DropReason::Malformed`] for a body that is
-    /// too short or too long, session id 0, or an invalid name.
+    /// [`DropReason::Malformed`] for a body that is too short or too long, versions that contradict
+    /// each other, session id 0, or an invalid name, release or field.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
-        let mut reader = ByteReader::new(body);
-        // Before any length check: another version may have another layout.
-        let version = reader.read_u8()?;
-        if version != WIRE_VERSION {
-            return Err(DropReason::Unsupported);
+        if body.len() > MAX_HELLO_LEN {
+            return Err(DropReason::Malformed);
         }
+        let mut reader = ByteReader::new(body);
+        let version = reader.read_u8()?;
         let flags = reader.read_u8()?;
-        let unused = reader.read_u16()?;
+        let versions = WireVersions::from_hello(version, reader.read_u8()?, reader.read_u8()?)?;
         let session = reader.read_u32()?;
         let boot_id = reader.read_u64()?;
         let virtual_v4 = Ipv4Addr::from(reader.read_array::<4>()?);
         let virtual_v6 = Ipv6Addr::from(reader.read_array::<16>()?);
-        let name = reader.into_remaining();
-        check_reserved(
-            u32::from(flags & !(FLAG_AES | FLAG_ADAPTER_UP | FLAG_FRAGMENTS)) | u32::from(unused),
-        )?;
+        let rest = reader.into_remaining();
+        let end = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+        let (name, fields) = rest.split_at(end);
         if session == 0 || !is_valid_name(name) {
             return Err(DropReason::Malformed);
         }
         let name = str::from_utf8(name).map_err(|_| DropReason::Malformed)?.to_owned();
         Ok(Self {
-            version,
+            versions,
+            release: decode_release(fields.get(1..).unwrap_or_default())?,
             boot_id,
             session_id: session,
             virtual_v4,
@@ -138,6 +157,24 @@ impl Hello {
             name,
         })
     }
+}
+
+/// The release among the fields; empty if there is none.
+fn decode_release(fields: &[u8]) -> Result<String, DropReason> {
+    let mut reader = ByteReader::new(fields);
+    let mut release = String::new();
+    while reader.remaining_len() > 0 {
+        let kind = reader.read_u8()?;
+        let length = reader.read_u8()?;
+        let value = reader.read_slice(length.into())?;
+        if kind == FIELD_RELEASE {
+            if !is_valid_release(value) {
+                return Err(DropReason::Malformed);
+            }
+            release = str::from_utf8(value).map_err(|_| DropReason::Malformed)?.to_owned();
+        }
+    }
+    Ok(release)
 }
 
 #[cfg(test)]
@@ -154,7 +191,8 @@ mod tests {
 
     fn sample() -> Hello {
         Hello {
-            version: WIRE_VERSION,
+            versions: WireVersions { lowest: 1, highest: 2 },
+            release: "1.2.3-rc+4".to_owned(),
             boot_id: 0x0102_0304_0506_0708,
             session_id: 0x090a_0b0c,
             virtual_v4: Ipv4Addr::new(169, 254, 7, 9),
@@ -177,10 +215,13 @@ mod tests {
             adapter_up: bool,
             accepts_fragments: bool,
             name in "[A-Za-z0-9._-]{1,64}",
+            (lowest, highest) in (1..=255_u8).prop_flat_map(|low| (Just(low), low..=255)),
+            release in "[A-Za-z0-9.+_-]{0,32}",
         ) {
             let (virtual_v4, virtual_v6) = (v4.into(), v6.into());
             let hello = Hello {
-                version: WIRE_VERSION,
+                versions: WireVersions { lowest, highest },
+                release,
                 boot_id,
                 session_id,
                 virtual_v4,
@@ -195,50 +236,79 @@ mod tests {
             prop_assert_eq!(Hello::decode(&bytes), Ok(hello));
         }
 
+        /// Random bytes behind a good head, so that many decode.
         #[test]
-        fn what_decodes_has_one_encoding(bytes in vec(any::<u8>(), 0..=MAX_HELLO_LEN + 1)) {
+        fn what_decodes_means_the_same_when_encoded_again(tail in vec(any::<u8>(), 0..=300)) {
+            let mut bytes = encoded(&sample());
+            bytes.truncate(HELLO_FIXED_LEN + 3);
+            bytes.push(0);
+            bytes.extend(tail);
             if let Ok(hello) = Hello::decode(&bytes) {
-                prop_assert_eq!(encoded(&hello), bytes);
+                prop_assert_eq!(Hello::decode(&encoded(&hello)), Ok(hello));
             }
         }
     }
 
     #[test]
     fn the_bytes_are_these() {
-        let mut golden = vec![1, 7, 0, 0, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8, 169, 254, 7, 9];
+        let mut golden = vec![2, 7, 1, 2, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8, 169, 254, 7, 9];
         golden.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 3, 0, 4]);
-        golden.extend(b"a.B-c_9");
+        golden.extend(b"a.B-c_9\0\x01\x0a1.2.3-rc+4");
         assert_eq!(encoded(&sample()), golden);
     }
 
     /// W-01: a hello truncated inside its name is a hello with a shorter name, which only the
-    /// stream's framing detects; truncated anywhere else it is malformed.
+    /// stream's framing detects; truncated anywhere else it is malformed, or one without fields.
     #[test]
     fn every_truncation_is_malformed_or_a_shorter_name() {
         let bytes = encoded(&sample());
+        let name_end = HELLO_FIXED_LEN + sample().name.len();
         for len in 0..=HELLO_FIXED_LEN {
             assert_eq!(Hello::decode(&bytes[..len]), Err(DropReason::Malformed), "{len}");
         }
-        for len in HELLO_FIXED_LEN + 1..bytes.len() {
-            let name = sample().name[..len - HELLO_FIXED_LEN].to_owned();
-            assert_eq!(Hello::decode(&bytes[..len]), Ok(Hello { name, ..sample() }));
+        for len in HELLO_FIXED_LEN + 1..=name_end + 1 {
+            let name = sample().name[..(len - HELLO_FIXED_LEN).min(sample().name.len())].to_owned();
+            let expected = Hello { name, release: String::new(), ..sample() };
+            assert_eq!(Hello::decode(&bytes[..len]), Ok(expected));
+        }
+        for len in name_end + 2..bytes.len() {
+            assert_eq!(Hello::decode(&bytes[..len]), Err(DropReason::Malformed), "{len}");
         }
     }
 
-    /// W-04.
+    /// W-04: a later release may set flags and add fields that this one does not know.
     #[test]
-    fn unknown_versions_flags_and_reserved_bits_are_unsupported() {
-        for version in (0..=255).filter(|version| *version != WIRE_VERSION) {
+    fn unknown_flags_and_fields_are_ignored() {
+        for bit in 3..8 {
             let mut bytes = encoded(&sample());
-            bytes[0] = version;
-            assert_eq!(Hello::decode(&bytes), Err(DropReason::Unsupported), "{version}");
-            assert_eq!(Hello::decode(&bytes[..1]), Err(DropReason::Unsupported), "{version}");
+            bytes[1] |= 1 << bit;
+            assert_eq!(Hello::decode(&bytes), Ok(sample()), "bit {bit}");
         }
-        for bit in (8..13).chain(16..32) {
-            let mut bytes = encoded(&sample());
-            bytes[bit / 8] ^= 0x80 >> (bit % 8);
-            assert_eq!(Hello::decode(&bytes), Err(DropReason::Unsupported), "bit {bit}");
-        }
+        let mut bytes = encoded(&sample());
+        bytes.extend([7, 0, 200, 2, 0, 0xff]);
+        assert_eq!(Hello::decode(&bytes), Ok(sample()));
+        bytes.extend([9, 200]);
+        assert_eq!(Hello::decode(&bytes), Err(DropReason::Malformed), "a field that is cut");
+        let mut bytes = encoded(&sample());
+        bytes.extend([1, 2, b'x', b' ']);
+        assert_eq!(Hello::decode(&bytes), Err(DropReason::Malformed), "no name of a release");
+        let without = Hello { release: String::new(), ..sample() };
+        assert_eq!(Hello::decode(&encoded(&without)), Ok(without));
+    }
+
+    #[test]
+    fn any_versions_are_read_and_compared_by_the_caller() {
+        let mut bytes = encoded(&sample());
+        bytes[..4].copy_from_slice(&[9, 7, 8, 9]);
+        let later = WireVersions { lowest: 8, highest: 9 };
+        assert_eq!(Hello::decode(&bytes), Ok(Hello { versions: later, ..sample() }));
+        assert_eq!(later.common(WireVersions::single(1)), None);
+        // The sender leaves the bounds out: it speaks one version.
+        bytes[..4].copy_from_slice(&[1, 7, 0, 0]);
+        let single = Hello { versions: WireVersions::single(1), ..sample() };
+        assert_eq!(Hello::decode(&bytes), Ok(single));
+        bytes[..4].copy_from_slice(&[1, 7, 2, 3]);
+        assert_eq!(Hello::decode(&bytes), Err(DropReason::Malformed));
     }
 
     #[test]
@@ -254,11 +324,13 @@ mod tests {
             Hello::decode(&bytes).map(|hello| hello.name)
         };
         for byte in 0..=255u8 {
-            let known = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+            // 0 ends the name.
+            let known = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | 0);
             assert_eq!(with_name(&[b'x', byte]).is_ok(), known, "{byte:#x}");
         }
         assert_eq!(with_name(&[b'x'; MAX_NAME_LEN]), Ok("x".repeat(MAX_NAME_LEN)));
         assert_eq!(with_name(&[b'x'; MAX_NAME_LEN + 1]), Err(DropReason::Malformed));
+        assert_eq!(with_name(&[b'x'; MAX_HELLO_LEN]), Err(DropReason::Malformed));
         assert_eq!(with_name(b""), Err(DropReason::Malformed));
         assert_eq!(with_name(&[0xff, 0xfe]), Err(DropReason::Malformed));
     }

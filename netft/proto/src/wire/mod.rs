@@ -34,5 +34,6 @@ pub mod probe;
 pub(crate) mod reader;
 pub mod relay;
 pub mod topic;
+pub mod version;
 
 pub use crate::wire::drop_reason::DropReason;

@@ -41,6 +41,13 @@ impl<'a> ByteReader<'a> {
         self.read_array().map(u64::from_be_bytes)
     }
 
+    /// The next `len` bytes.
+    pub(crate) fn read_slice(&mut self, len: usize) -> Result<&'a [u8], DropReason> {
+        let (head, rest) = self.0.split_at_checked(len).ok_or(DropReason::Malformed)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
     /// Number of bytes left.
     pub(crate) const fn remaining_len(&self) -> usize {
         self.0.len()

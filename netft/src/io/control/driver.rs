@@ -357,10 +357,19 @@ impl Driver {
 
     fn on_quic_event(&mut self, event: FromQuic) {
         match event {
-            FromQuic::SessionUp { peer, session, boot_id, peer_name, preferred, adapter_up } => {
+            FromQuic::SessionUp {
+                peer,
+                session,
+                boot_id,
+                peer_name,
+                peer_version,
+                preferred,
+                adapter_up,
+            } => {
                 tracing::debug!(%peer, name = peer_name, preferred, "session keys installed");
                 let Some(entry) = self.peers.get_mut(peer) else { return };
                 entry.add_session(session, preferred, adapter_up);
+                entry.version = Some(peer_version);
                 self.publisher.mark_dirty("a session is up");
                 if preferred {
                     self.on_session_up(peer, boot_id);

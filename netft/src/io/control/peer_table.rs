@@ -13,7 +13,7 @@ use netft_proto::{
     time::Time,
 };
 
-use crate::api::session::{SessionCause, SessionProblem};
+use crate::api::session::{PeerVersion, SessionCause, SessionProblem};
 
 /// The shortest time between two sums of the workers' loss counters: failover costs are reported
 /// 1.5 s later.
@@ -32,6 +32,8 @@ pub(super) struct PeerEntry {
     /// The peer takes fragments, by its last hello. Outlives its sessions: a peer that is
     /// away for a moment does not make packets smaller.
     pub(super) accepts_fragments: bool,
+    /// The versions in its last hello.
+    pub(super) version: Option<PeerVersion>,
     /// The boot id last reported to the engine, while the peer has a session.
     reported_boot_id: Option<u64>,
     /// The same, with or without a session.

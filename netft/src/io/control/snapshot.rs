@@ -61,6 +61,7 @@ pub(super) fn build_snapshot(
                     addrs: peer.addrs,
                     is_gone: components.absent.is_gone(peer.id),
                     session_end: view.peers.get(peer.id)?.session_end,
+                    version: view.peers.get(peer.id)?.version.clone(),
                     peer_adapter_up: view.peers.get(peer.id)?.adapter_up,
                     policies: peer.policies.clone(),
                 })

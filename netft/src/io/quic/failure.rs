@@ -2,7 +2,7 @@
 
 use std::io;
 
-use netft_proto::{ids::virtual_addrs::VirtualAddrs, wire::header::WIRE_VERSION};
+use netft_proto::{ids::virtual_addrs::VirtualAddrs, wire::version::WireVersions};
 use quinn::{
     ApplicationClose, ConnectionError, ReadError, ReadExactError, TransportErrorCode, VarInt,
     WriteError,
@@ -34,9 +34,10 @@ pub(in crate::io) enum EndpointError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::io) enum RefusalReason {
     #[error(
-        "wire version {theirs}, but this node speaks {WIRE_VERSION}: run the same netft on both"
+        "wire version {theirs}, but this node speaks {own}: upgrade the older of the two",
+        own = WireVersions::OWN
     )]
-    Version { theirs: u8 },
+    Version { theirs: WireVersions },
     #[error(
         "the peer says its virtual addresses are {} and {}, but the config here gives it {} and \
          {}: make both configs agree",

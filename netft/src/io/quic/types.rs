@@ -9,7 +9,7 @@ use netft_proto::{
 use tokio::sync::oneshot;
 
 use crate::{
-    api::session::SessionProblem,
+    api::session::{PeerVersion, SessionProblem},
     io::{identity::KeyError, quic::failure::EndpointError, socket::SocketId},
 };
 
@@ -39,6 +39,8 @@ pub(crate) enum FromQuic {
         boot_id: u64,
         /// Name of the peer in its hello.
         peer_name: String,
+        /// The versions in its hello.
+        peer_version: PeerVersion,
         /// State of the peer's adapter in its hello.
         adapter_up: bool,
         /// True if data moves to it at once; otherwise [`SessionPreferred`](Self::SessionPreferred)

@@ -10,12 +10,15 @@ use netft_proto::{
 use quinn::{ClientConfig, Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::oneshot;
 
-use crate::io::{
-    handover::SessionRank,
-    quic::{
-        failure::{HandshakeError, RefusalReason},
-        session::session_id::SessionId,
-        types::QueryError,
+use crate::{
+    api::session::PeerVersion,
+    io::{
+        handover::SessionRank,
+        quic::{
+            failure::{HandshakeError, RefusalReason},
+            session::session_id::SessionId,
+            types::QueryError,
+        },
     },
 };
 
@@ -70,6 +73,7 @@ pub(in crate::io) struct EstablishedSession {
     pub(in crate::io) session: Arc<Session>,
     pub(in crate::io) boot_id: u64,
     pub(in crate::io) peer_name: String,
+    pub(in crate::io) peer_version: PeerVersion,
     pub(in crate::io) adapter_up: bool,
     pub(in crate::io) role: HandshakeRole,
     pub(in crate::io) generation: u32,

@@ -12,7 +12,7 @@ use netft_proto::{
     config::{Config, PeerConfig},
     ids::{NodeKey, PeerId, virtual_addrs::VirtualAddrs},
     session::{Cipher, Session, SessionParams},
-    wire::{header::WIRE_VERSION, hello, hello::Hello},
+    wire::{hello, hello::Hello, version::WireVersions},
 };
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::{
@@ -22,14 +22,17 @@ use tokio::{
 use tracing::{Span, debug, error_span};
 use zeroize::Zeroizing;
 
-use crate::io::quic::{
-    failure::{HandshakeError, RefusalReason},
-    session::{
-        event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
-        peer_request::{RequestQueues, TopicPermits},
-        session_id::{SessionId, SessionIdAllocator},
+use crate::{
+    api::session::PeerVersion,
+    io::quic::{
+        failure::{HandshakeError, RefusalReason},
+        session::{
+            event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
+            peer_request::{RequestQueues, TopicPermits},
+            session_id::{SessionId, SessionIdAllocator},
+        },
+        tls,
     },
-    tls,
 };
 
 /// Tag `ready`: the sender receives on the session. The dialer's is followed by the generation.
@@ -169,7 +172,8 @@ async fn send_hello(
     stream: &mut SendStream,
 ) -> Result<(), HandshakeError> {
     let hello = Hello {
-        version: WIRE_VERSION,
+        versions: WireVersions::OWN,
+        release: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: context.boot_id,
         session_id: session_id.get(),
         virtual_v4: context.config.adapter.addrs.v4,
@@ -204,6 +208,8 @@ async fn receive_hello(
         boot_id = %format_args!("{:016x}", hello.boot_id),
         remote_session = hello.session_id,
         name = ?hello.name,
+        release = hello.release,
+        versions = %hello.versions,
         adapter_up = hello.adapter_up,
         "hello received"
     );
@@ -218,13 +224,10 @@ async fn receive_hello(
 
 /// Checks the hello against the configuration.
 fn validate_hello(body: &[u8], configured: VirtualAddrs) -> Result<Hello, RefusalReason> {
-    // The version stays the first byte of every future hello.
-    match body.first() {
-        Some(&WIRE_VERSION) => {}
-        Some(&theirs) => return Err(RefusalReason::Version { theirs }),
-        None => return Err(RefusalReason::Malformed),
-    }
     let hello = Hello::decode(body).map_err(|_| RefusalReason::Malformed)?;
+    if hello.versions.common(WireVersions::OWN).is_none() {
+        return Err(RefusalReason::Version { theirs: hello.versions });
+    }
     let announced = VirtualAddrs { v4: hello.virtual_v4, v6: hello.virtual_v6 };
     if announced != configured {
         return Err(RefusalReason::Addresses { announced, configured });
@@ -284,6 +287,7 @@ fn establish_session(
         session: Arc::new(session),
         boot_id: hello.boot_id,
         peer_name: hello.name,
+        peer_version: PeerVersion { wire: hello.versions, release: hello.release },
         adapter_up: hello.adapter_up,
         role,
         generation,

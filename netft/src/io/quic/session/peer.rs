@@ -412,6 +412,7 @@ impl PeerTask {
             session,
             boot_id,
             peer_name: established.peer_name,
+            peer_version: established.peer_version,
             adapter_up: established.adapter_up,
             preferred,
         });

@@ -14,9 +14,9 @@ use std::{
 use netft_proto::{
     ids::PeerId,
     wire::{
-        header::WIRE_VERSION,
         hello::MAX_HELLO_LEN,
         interfaces::{AdvertisedEndpoint, Advertisement},
+        version::WireVersions,
     },
 };
 
@@ -206,17 +206,18 @@ async fn other_virtual_addresses_than_configured_are_refused_by_name() {
 async fn a_hello_that_is_none_is_refused_and_the_session_beside_it_lives() {
     let (a, b) = pair(1);
     let node = Node::start(&a, &b, 1);
-    let version = [&[0, 40, WIRE_VERSION + 1][..], &[0; 39]].concat();
-    let cases: [(&[u8], RefusalReason); 4] = [
-        (&[0xff; 600], RefusalReason::Malformed),
-        (&[0, 0], RefusalReason::Malformed),
-        (
-            &[&[0, MAX_HELLO_LEN as u8, WIRE_VERSION][..], &[0xee; MAX_HELLO_LEN]].concat(),
-            RefusalReason::Malformed,
-        ),
-        (&version, RefusalReason::Version { theirs: WIRE_VERSION + 1 }),
-    ];
     let raw = Raw::start(&b, &a);
+    // It speaks later versions alone.
+    let mut later = raw.hello(77);
+    later[2..6].copy_from_slice(&[9, 0, 8, 9]);
+    let theirs = WireVersions { lowest: 8, highest: 9 };
+    let longest = u16::try_from(MAX_HELLO_LEN).unwrap().to_be_bytes();
+    let cases: [(&[u8], RefusalReason); 4] = [
+        (&[0xff; 1100], RefusalReason::Malformed),
+        (&[0, 0], RefusalReason::Malformed),
+        (&[&longest[..], &[0xee; MAX_HELLO_LEN]].concat(), RefusalReason::Malformed),
+        (&later, RefusalReason::Version { theirs }),
+    ];
     for (bytes, refusal) in cases {
         let (code, reason) = raw.say(bytes).await;
         assert_eq!((code, reason), (refusal.close_code(), refusal.to_string()));

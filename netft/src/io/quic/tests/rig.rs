@@ -13,9 +13,10 @@ use netft_proto::{
     ids::{NodeKey, PeerId, RouteId, virtual_addrs::VirtualAddrs},
     session::Session,
     wire::{
-        header::{FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_LEN, WIRE_VERSION, is_quic},
+        header::{FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_LEN, is_quic},
         hello::Hello,
         interfaces::Advertisement,
+        version::WireVersions,
     },
 };
 use quinn::{Connection, ConnectionError, Endpoint, VarInt};
@@ -391,7 +392,8 @@ impl Raw {
     pub(in crate::io) fn hello(&self, boot_id: u64) -> Vec<u8> {
         let mut body = Vec::new();
         Hello {
-            version: WIRE_VERSION,
+            versions: WireVersions::OWN,
+            release: String::new(),
             boot_id,
             session_id: 5,
             virtual_v4: self.plan.addrs.v4,
