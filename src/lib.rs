@@ -14,6 +14,7 @@
 //! | [`ownership`] | what an ownership engine and the address service say to each other |
 //! | [`render`] | tables and event lines |
 //! | [`vip`] | the service that takes and lets go the floating addresses |
+//! | [`support`] | what a report holds: facts of the kernel, and no secret |
 //! | [`validate`] | checks of a node and its peers |
 //! | `demo` | a failover in namespaces of its own |
 //! | [`clock`], [`exit`], [`text`] | wall clock, exit codes, escaped text |
@@ -30,6 +31,7 @@ pub mod exit;
 pub mod hosts;
 pub mod ownership;
 pub mod render;
+pub mod support;
 pub mod text;
 pub mod validate;
 pub mod vip;

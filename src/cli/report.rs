@@ -1,15 +1,15 @@
 //! `netft report`: one archive for support, without secrets.
 //!
 //! Bounds: [`COMMAND_TIMEOUT`] for a program, 16 MiB of its output, [`MAX_PART_BYTES`] for a part.
+//! Peers answer about one part a second each.
 
 use std::{
+    collections::BTreeSet,
     fs,
     fs::OpenOptions,
-    io,
-    io::{Read, Write},
+    io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,25 +18,25 @@ use serde::Serialize;
 use super::{
     archive::ArchiveWriter,
     args::{DaemonTarget, ReportArgs},
-    config_secrets::collect_secrets,
     output::StandardOutput,
-    scrub::SecretScrubber,
     validate as validate_command,
 };
 use crate::{
     clock::format_rfc3339,
     config,
-    control::{client::DaemonClient, schema::VersionedBody},
+    control::{
+        client::DaemonClient,
+        peer_report::PeerPart,
+        schema::{PeerReport, PeerReports, VersionedBody},
+    },
     exit::ExitError,
-    validate,
+    support::{scrub::SecretScrubber, secrets::collect_secrets, system, system::MAX_PART_BYTES},
 };
 
 /// Time limit of a program.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest part, bytes; the end of a larger one is left out.
-const MAX_PART_BYTES: usize = 16 << 20;
-/// Lines of the journal.
-const JOURNAL_LINES: &str = "20000";
+/// Time limit for the daemon to ask every peer: it gives them 4 s.
+const PEERS_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Answers of the daemon: name in the archive, request, meaning.
 const DAEMON_PARTS: [(&str, &str, &str); 7] = [
@@ -47,75 +47,6 @@ const DAEMON_PARTS: [(&str, &str, &str); 7] = [
     ("daemon/vips.json", "/v1/vips", "floating addresses"),
     ("daemon/events.json", "/v1/events", "events that the daemon keeps"),
     ("daemon/metrics.txt", "/metrics", "every figure"),
-];
-
-/// Files of the kernel and the system.
-const SYSTEM_FILES: [(&str, &str); 11] = [
-    ("/etc/os-release", "the distribution"),
-    ("/proc/version", "the kernel"),
-    ("/proc/uptime", "time since the boot"),
-    ("/proc/loadavg", "load"),
-    ("/proc/meminfo", "memory"),
-    ("/proc/modules", "modules"),
-    ("/proc/net/dev", "counters of the interfaces"),
-    ("/proc/net/snmp", "counters of IP, ICMP, TCP and UDP"),
-    ("/proc/net/netstat", "further counters of IP and TCP"),
-    ("/proc/net/snmp6", "counters of IPv6"),
-    ("/proc/net/softnet_stat", "packets dropped before a socket, by core"),
-];
-
-/// Programs that list what the kernel has. None of them prints a key: `wg`, `ip xfrm` and
-/// `sysctl -a` would.
-const SYSTEM_COMMANDS: [(&str, &[&str], &str); 12] = [
-    (
-        "journal.txt",
-        &[
-            "journalctl",
-            "--unit=netftd",
-            "--no-pager",
-            "--output=short-iso-precise",
-            "--lines",
-            JOURNAL_LINES,
-        ],
-        "log of netftd",
-    ),
-    ("unit.txt", &["systemctl", "status", "--no-pager", "--lines=0", "netftd"], "the unit"),
-    ("ip-link.txt", &["ip", "-s", "-d", "link"], "interfaces"),
-    ("ip-address.txt", &["ip", "address"], "addresses"),
-    ("ip-route.txt", &["ip", "route", "show", "table", "all"], "IPv4 routes"),
-    ("ip-route6.txt", &["ip", "-6", "route", "show", "table", "all"], "IPv6 routes"),
-    ("ip-rule.txt", &["ip", "rule"], "IPv4 policy rules"),
-    ("ip-rule6.txt", &["ip", "-6", "rule"], "IPv6 policy rules"),
-    ("ip-neighbour.txt", &["ip", "neighbour"], "neighbours"),
-    ("nft.txt", &["nft", "--stateless", "list", "ruleset"], "firewall"),
-    ("udp-sockets.txt", &["ss", "--udp", "--all", "--numeric", "--memory"], "UDP sockets"),
-    ("qdisc.txt", &["tc", "-s", "qdisc"], "queues of the interfaces"),
-];
-
-/// Settings below `/proc/sys/net`. Secrets stand there, too (`tcp_fastopen_key`, `stable_secret`):
-/// only these are read.
-const KERNEL_SETTINGS: [&str; 9] = [
-    "core/rmem_max",
-    "core/rmem_default",
-    "core/wmem_max",
-    "core/netdev_max_backlog",
-    "core/netdev_budget",
-    "ipv4/ip_forward",
-    "ipv4/tcp_congestion_control",
-    "ipv4/tcp_mtu_probing",
-    "ipv6/conf/all/forwarding",
-];
-/// Settings of each interface, of the families that have them.
-const INTERFACE_SETTINGS: [(&str, &str); 9] = [
-    ("ipv4", "rp_filter"),
-    ("ipv4", "arp_ignore"),
-    ("ipv4", "arp_announce"),
-    ("ipv4", "arp_filter"),
-    ("ipv4", "forwarding"),
-    ("ipv6", "disable_ipv6"),
-    ("ipv6", "accept_ra"),
-    ("ipv6", "forwarding"),
-    ("ipv6", "addr_gen_mode"),
 ];
 
 /// A file of the archive.
@@ -215,13 +146,11 @@ pub(super) fn run_report(
     report.add("config/netft.toml", "the configuration", file);
     collect_daemon(&mut report, &DaemonClient::new(target.resolve_socket()));
     collect_findings(&mut report, args, target);
-    for (path, what) in SYSTEM_FILES {
-        let name = format!("system{}", path.replace("/proc/net/", "/proc-net/"));
-        report.add(&name, what, read_bounded(Path::new(path)));
+    if !args.local {
+        collect_peers(&mut report, &DaemonClient::new(target.resolve_socket()));
     }
-    report.add("system/settings.txt", "network settings of the kernel", Ok(read_settings()));
-    for (name, command, what) in SYSTEM_COMMANDS {
-        report.add(&format!("system/{name}"), what, run_program(command));
+    for fact in system::collect_facts(&[], COMMAND_TIMEOUT) {
+        report.add(&format!("system/{}", fact.name), fact.what, fact.collected);
     }
     let now = SystemTime::now();
     let at = format_rfc3339(now);
@@ -254,6 +183,31 @@ fn collect_daemon(report: &mut ReportBuilder, client: &DaemonClient) {
     }
 }
 
+/// Asks the peers, by the control sessions, what they tell of themselves.
+fn collect_peers(report: &mut ReportBuilder, client: &DaemonClient) {
+    let client = client.with_timeout(PEERS_TIMEOUT);
+    let mut silent = BTreeSet::new();
+    for part in PeerPart::ALL {
+        let target = format!("/v1/report?part={}", part.as_str());
+        let answers = match client.request_json::<PeerReports>("POST", &target, "") {
+            Ok((_, answers)) => answers.peers,
+            Err(failure) => return report.add("peers", "", Err(failure.text)),
+        };
+        for PeerReport { peer, error, text } in answers {
+            let what = format!("of {peer}: {}", part.meaning());
+            let name = format!("peers/{peer}-{}", part.file_name());
+            match text {
+                Some(text) => report.add(&name, &what, Ok(text.into_bytes())),
+                // Once is enough.
+                None if silent.insert(peer) => {
+                    report.add(&name, &what, Err(error.unwrap_or_default()));
+                }
+                None => {}
+            }
+        }
+    }
+}
+
 /// Findings of this node and, by the control sessions, of its peers.
 fn collect_findings(report: &mut ReportBuilder, args: &ReportArgs, target: &DaemonTarget) {
     let found = validate_command::collect_findings(&args.config, args.local, target);
@@ -265,45 +219,6 @@ fn collect_findings(report: &mut ReportBuilder, args: &ReportArgs, target: &Daem
         false => "findings of `netft validate` on this node and on every peer that answered",
     };
     report.add("validate.json", what, text.map_err(|failure| failure.text));
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        fs::File::open(path)?.take(MAX_PART_BYTES as u64).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    read().map_err(|error| error.to_string())
-}
-
-/// Settings of the kernel, one a line; those that this kernel lacks are left out.
-fn read_settings() -> Vec<u8> {
-    let root = Path::new("/proc/sys/net");
-    let mut names: Vec<String> = KERNEL_SETTINGS.map(str::to_owned).to_vec();
-    for (family, setting) in INTERFACE_SETTINGS {
-        let entries = fs::read_dir(root.join(family).join("conf")).into_iter().flatten().flatten();
-        let interfaces = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut of_family: Vec<_> =
-            interfaces.map(|name| format!("{family}/conf/{name}/{setting}")).collect();
-        of_family.sort();
-        names.extend(of_family);
-    }
-    let line = |name: &String| {
-        let value = fs::read_to_string(root.join(name)).ok()?;
-        Some(format!("net/{name} = {}\n", value.trim()))
-    };
-    names.iter().filter_map(line).collect::<String>().into_bytes()
-}
-
-/// Standard output of a program; one that fails is told by what it said.
-fn run_program(command: &[&str]) -> Result<Vec<u8>, String> {
-    let [program, args @ ..] = command else { return Ok(Vec::new()) };
-    let output = validate::run_within(Command::new(program).args(args), COMMAND_TIMEOUT);
-    let output = output.map_err(|error| format!("{program}: {error}"))?;
-    if output.stdout.is_empty() && !output.status.success() {
-        return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)));
-    }
-    Ok(output.stdout)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), ExitError> {

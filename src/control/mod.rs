@@ -18,6 +18,7 @@ pub mod networks;
 #[cfg(test)]
 mod openapi;
 pub mod overrides;
+pub mod peer_report;
 pub(crate) mod policies;
 pub mod rate_limit;
 pub mod report;

@@ -137,6 +137,15 @@ fn api_requests() -> Vec<ApiRequest> {
                 json_of::<schema::ReloadResult>(),
             )
         },
+        ApiRequest {
+            query: &[("part", "string", "Name of the part, such as status or kernel.")],
+            ..post_request(
+                "/v1/report",
+                "Ask the peers for a part of their reports for support",
+                Nothing,
+                json_of::<schema::PeerReports>(),
+            )
+        },
         get_request("/v1/routes", "List the routes", json_of::<schema::RouteList>()),
         get_request("/v1/routes/{id}", "Show a route", json_of::<schema::RouteBody>()),
         ApiRequest {

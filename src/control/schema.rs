@@ -8,6 +8,7 @@ mod events;
 mod networks;
 mod overrides;
 mod peers;
+mod reports;
 mod upgrade;
 mod validation;
 mod vips;
@@ -34,6 +35,7 @@ use netft::{
 pub use networks::{Network, NetworkInterfaceView, NetworkList};
 pub use overrides::OverrideView;
 pub use peers::{MoveCountsView, PeerBody, PeerList, PeerPatch, PeerView, TrafficClassSpec};
+pub use reports::{PeerReport, PeerReports};
 use serde::{Deserialize, Serialize};
 pub use upgrade::{UpgradeRequest, UpgradeStarted};
 pub use validation::{

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod drill;
+mod report;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -109,6 +110,7 @@ pub async fn serve<N: ControlBackend>(listener: ControlListener, control: Arc<Co
         .route("/v1/validate", post(post_validate))
         .merge(cluster::cluster_routes())
         .merge(drill::drill_routes())
+        .merge(report::report_routes())
         .merge(upgrade::upgrade_routes())
         .fallback(|| async { RequestError::new(StatusCode::NOT_FOUND, "no such resource") })
         .method_not_allowed_fallback(|| async {

@@ -20,6 +20,7 @@ mod partners;
 mod privileges;
 mod pump;
 mod reload;
+mod report_responder;
 mod run;
 mod validate_responder;
 mod vips;

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock, PoisonError},
     time::Duration,
 };
@@ -126,6 +126,11 @@ impl RunningNode {
     /// Sets the cluster service; the first one stays.
     pub(super) fn set_cluster(&self, cluster: ClusterHandle) {
         let _ = self.cluster.set(cluster);
+    }
+
+    /// Path of its configuration file.
+    pub(super) fn config_path(&self) -> &Path {
+        self.source.path()
     }
 
     /// Its configuration; `None` once closed.

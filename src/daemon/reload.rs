@@ -41,6 +41,11 @@ impl ConfigSource {
         Self { path: path.to_owned(), runtime_dir: runtime_dir.to_owned(), loaded }
     }
 
+    /// Path of the file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The configuration in force.
     pub(super) fn config(&self) -> Config {
         self.lock().config.clone()

@@ -22,6 +22,7 @@ use super::{
     pump::EventPump,
     reload,
     reload::ConfigSource,
+    report_responder::ReportResponder,
     validate_responder::ValidateResponder,
     vips::RunningVips,
 };
@@ -174,8 +175,10 @@ pub(super) async fn run_adapter(
     if let Some(reason) = refused {
         adapter.report_event(EventKind::OverridesRefused { reason }).await;
     }
-    let responder =
-        ValidateResponder::new(Arc::clone(&adapter), Arc::clone(&journal), Arc::clone(&clock));
+    let reports =
+        ReportResponder { config: adapter.config_path().to_owned(), socket: socket.clone() };
+    let (node, events) = (Arc::clone(&adapter), Arc::clone(&journal));
+    let responder = ValidateResponder::new(node, events, Arc::clone(&clock), reports);
     let answers = tokio::spawn(responder.serve_queries());
     let control = ControlContext {
         node: Arc::clone(&adapter),

@@ -1,4 +1,5 @@
-//! Answers validation queries of peers, for `netft validate` on another node.
+//! Answers validation queries of peers, for `netft validate` on another node, and passes on those
+//! for parts of a report.
 
 use std::{
     sync::Arc,
@@ -11,7 +12,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use super::node::RunningNode;
+use super::{node::RunningNode, report_responder::ReportResponder};
 use crate::{
     clock::{WallClock, wall_clock_ms},
     control::{
@@ -19,6 +20,7 @@ use crate::{
         convert,
         journal::EventJournal,
         networks, overrides,
+        peer_report::PeerPart,
         report::{VALIDATE_QUERY, ValidationReport},
         schema::{Finding, RouteView},
         validate,
@@ -46,6 +48,7 @@ pub(super) struct ValidateResponder {
     clock: Arc<WallClock>,
     /// Locked during a run, so that runs do not overlap.
     last_results: Mutex<Option<Arc<CheckResults>>>,
+    reports: ReportResponder,
 }
 
 impl ValidateResponder {
@@ -53,8 +56,9 @@ impl ValidateResponder {
         node: Arc<RunningNode>,
         journal: Arc<EventJournal>,
         clock: Arc<WallClock>,
+        reports: ReportResponder,
     ) -> Self {
-        Self { node, journal, clock, last_results: Mutex::default() }
+        Self { node, journal, clock, last_results: Mutex::default(), reports }
     }
 
     /// Answers until the node closes or the task is aborted.
@@ -65,9 +69,18 @@ impl ValidateResponder {
         while let Some(question) = questions.recv().await {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             // Dropping a query refuses it: unknown ones, and those whose asker has gone.
-            if question.payload == VALIDATE_QUERY && !question.reply_tx.is_closed() {
+            if question.reply_tx.is_closed() {
+                continue;
+            }
+            if question.payload == VALIDATE_QUERY {
                 tracing::debug!(peer = %question.peer, "validation asked for by a peer");
                 tokio::spawn(Arc::clone(&responder).answer_query(question, permit));
+            } else if let Some(part) = PeerPart::from_question(&question.payload) {
+                let reports = responder.reports.clone();
+                tokio::spawn(async move {
+                    reports.answer_part(part, question).await;
+                    drop(permit);
+                });
             }
         }
     }

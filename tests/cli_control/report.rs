@@ -76,6 +76,13 @@ fn a_report_has_everything_but_the_secrets() {
         let text = found.get(name).unwrap_or_else(|| panic!("no {name}: {shown}"));
         assert!(text.contains(word), "{name}: no {word:?} in {text}");
     }
+    // The first peer answers, and the other is asked in vain.
+    assert_eq!(found["peers/b-kernel.txt"], "told \\u{1b}[2J\n");
+    assert!(found["INDEX.txt"].contains("peers/node-3.example-status.json"));
+    assert!(!found.keys().any(|name| name.starts_with("peers/node-3")));
+    let (code, answer) = daemon.ask("POST", "/v1/report?part=status", "");
+    assert_eq!((code, answer["peers"].as_array().unwrap().len()), (200, 2));
+    assert_eq!(daemon.ask("POST", "/v1/report?part=keys", "").0, 400);
     for (name, text) in &found {
         for secret in [key.as_str(), "0123456789abcdef-token", "hunter2"] {
             assert!(!text.contains(secret), "{name} has a secret");

@@ -10,6 +10,7 @@ mod daemon_life;
 mod drain_restart;
 mod policies;
 mod reload;
+mod report_nodes;
 mod upgrade;
 mod validate;
 mod validate_facts;

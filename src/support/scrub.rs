@@ -21,7 +21,7 @@ const SECRET_NAMES: [&str; 9] = [
 
 /// The secrets of this node.
 #[derive(Default)]
-pub(super) struct SecretScrubber {
+pub struct SecretScrubber {
     /// Longest first: one may contain another.
     secrets: Vec<String>,
     /// Words of commands in the configuration, as they stand between its quotes.
@@ -31,7 +31,7 @@ pub(super) struct SecretScrubber {
 impl SecretScrubber {
     /// Takes the content of a secret file: each of its lines, and the words in them, as a key file
     /// (`netft-key:…`), a TSIG key (`secret "…";`) or a file of `NAME=value` holds them.
-    pub(super) fn add_secret_file(&mut self, content: &str) {
+    pub fn add_secret_file(&mut self, content: &str) {
         for line in content.lines().map(str::trim) {
             // The frame of a PEM file is no secret.
             if line.starts_with("-----") {
@@ -48,7 +48,7 @@ impl SecretScrubber {
     }
 
     /// Takes a word of the configuration: a short one is removed there, a long one everywhere.
-    pub(super) fn add_word(&mut self, word: &str) {
+    pub fn add_word(&mut self, word: &str) {
         self.add_text(word, MIN_PART_LEN);
         let value = word.split_once('=').map_or("", |(_, value)| value);
         self.add_text(value, MIN_PART_LEN);
@@ -58,7 +58,7 @@ impl SecretScrubber {
     }
 
     /// Takes the user and the query of each URL in a value of the configuration.
-    pub(super) fn add_urls(&mut self, value: &str) {
+    pub fn add_urls(&mut self, value: &str) {
         for (_, after) in
             value.match_indices("://").map(|(at, sign)| value.split_at(at + sign.len()))
         {
@@ -86,7 +86,7 @@ impl SecretScrubber {
     }
 
     /// The configuration's text, as [`Self::scrub_text`] and without the words of commands.
-    pub(super) fn scrub_config(&self, text: &str) -> String {
+    pub fn scrub_config(&self, text: &str) -> String {
         let mut scrubbed = text.to_owned();
         for word in &self.words {
             for quote in ['"', '\''] {
@@ -99,7 +99,7 @@ impl SecretScrubber {
 
     /// A text without the secrets, without PEM private keys, without the values of keys that are
     /// called as secrets are, and without what only its reader needs of a URL.
-    pub(super) fn scrub_text(&self, text: &str) -> String {
+    pub fn scrub_text(&self, text: &str) -> String {
         let mut scrubbed = text.to_owned();
         for secret in &self.secrets {
             scrubbed = scrubbed.replace(secret, REMOVED_TEXT);

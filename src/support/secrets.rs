@@ -19,7 +19,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The secrets in the files that the configuration at `path` names, and in its commands. One that
 /// this user cannot read is in no part of a report either.
-pub(super) fn collect_secrets(path: &Path) -> SecretScrubber {
+pub fn collect_secrets(path: &Path) -> SecretScrubber {
     let folder = path.parent().unwrap_or(Path::new(""));
     let bytes = read_bounded(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
