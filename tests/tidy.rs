@@ -84,8 +84,8 @@ fn the_pure_crate_touches_nothing() {
         "std::time::SystemTime",
         "ring::rand",
     ];
-    const DEPENDENCIES: [&str; 8] =
-        ["arc-swap", "base64", "ipnet", "ring", "serde", "thiserror", "toml", "zeroize"];
+    const DEPENDENCIES: [&str; 9] =
+        ["aegis", "arc-swap", "base64", "ipnet", "ring", "serde", "thiserror", "toml", "zeroize"];
     let mut problems = Vec::new();
     let manifest = fs::read_to_string(root().join("netft/proto/Cargo.toml")).unwrap();
     let section = manifest.split("[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();

@@ -100,6 +100,7 @@ pub(super) fn check_file(
     config.access.metrics = metrics::read_metrics(reader, &file.metrics, folder);
     let rekey = &mut config.session.rekey_interval;
     reader.store_duration(rekey, &file.session.rekey, &keys::SESSION_REKEY, Duration::from_secs);
+    reader.store_flag(&mut config.session.aegis, &file.session.aegis, &keys::SESSION_AEGIS);
 
     match (node, own) {
         (Some(_), Some(own)) if reader.problems.is_empty() => {

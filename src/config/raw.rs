@@ -156,6 +156,7 @@ pub(super) struct ObjectiveTable {
 pub(super) struct SessionTable {
     pub(super) port: OptionalField,
     pub(super) rekey: OptionalField,
+    pub(super) aegis: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]

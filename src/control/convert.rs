@@ -218,6 +218,7 @@ pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> PeerView {
         failovers: info.status.moves.failovers,
         moves: to_move_counts(info.status.moves),
         // What it said once is not known to be so of a peer that is not heard.
+        cipher: info.cipher.map(str::to_owned),
         adapter_up: info.peer_adapter_up.filter(|_| session_state(info) == SessionState::Up),
         release: info.version.as_ref().map(|version| version.release.clone()),
         wire_versions: info.version.as_ref().map(|it| [it.wire.lowest, it.wire.highest]),

@@ -142,6 +142,7 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "failovers",
         "moves",
         "adapter_up",
+        "cipher",
         "overlay_problem",
         "release",
         "wire_versions",

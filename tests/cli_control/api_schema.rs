@@ -142,10 +142,16 @@ fn check_value(schema: &Value, value: &Value) -> Result<KnownKeys, String> {
                     check_whole(rule, item).map_err(|error| format!("{place}: {error}"))?;
                 }
             }
+            ("minItems", Value::Array(items)) if (items.len() as u64) < rule.as_u64().unwrap() => {
+                return Err(format!("{value} has fewer than {rule} items"));
+            }
+            ("maxItems", Value::Array(items)) if items.len() as u64 > rule.as_u64().unwrap() => {
+                return Err(format!("{value} has more than {rule} items"));
+            }
             // Rules for values of another type, and what is no rule.
             ("const" | "enum" | "minimum" | "maximum" | "required" | "properties", _)
-            | ("additionalProperties" | "items" | "description" | "format" | "title", _)
-            | ("default", _) => {}
+            | ("additionalProperties" | "items" | "minItems" | "maxItems", _)
+            | ("description" | "format" | "title" | "default", _) => {}
             (other, _) => panic!("the document uses `{other}`, which is not checked here"),
         }
     }

@@ -221,6 +221,7 @@ fn snapshot() -> Snapshot {
                 wire: WireVersions { lowest: 1, highest: 2 },
                 release: "0.1.0".to_owned(),
             }),
+            cipher: Some("AES-256-GCM"),
             session_problem: None,
             session_end: None,
             policies: PeerPolicies::default(),

@@ -312,7 +312,7 @@ fn without_session(cause: &str, reason: &str) -> PeerView {
     let text = json!({ "name": "b", "key": "", "v4": "169.254.1.2", "v6": "fe80::2",
         "addresses": [], "session": false, "session_state": "none", "session_cause": cause,
         "session_reason": reason, "reachable": false, "active": null, "failovers": 0,
-        "adapter_up": null, "policy": "failover", "classes": [] });
+        "adapter_up": null, "cipher": null, "policy": "failover", "classes": [] });
     serde_json::from_value(text).unwrap()
 }
 

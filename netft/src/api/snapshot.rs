@@ -116,6 +116,8 @@ pub struct PeerInfo {
     pub peer_adapter_up: Option<bool>,
     /// The versions in its last hello of this run.
     pub version: Option<PeerVersion>,
+    /// The cipher of its frames; `None` without a session.
+    pub cipher: Option<&'static str>,
     /// Why there is no session, or none that works.
     pub session_problem: Option<SessionProblem>,
     /// Why the last session ended; `None` while there is one, and before the first.

@@ -73,6 +73,10 @@ pub struct PeerView {
     pub moves: MoveCountsView,
     /// Its adapter was up at the last handshake; null without a session, or while it is silent.
     pub adapter_up: Option<bool>,
+    /// Cipher of its frames: `AEGIS-256X4`, `AES-256-GCM` or `ChaCha20-Poly1305`; null without a
+    /// session.
+    #[serde(default)]
+    pub cipher: Option<String>,
     /// Its release, by its last hello; null before the first one of this run.
     #[serde(default)]
     pub release: Option<String>,

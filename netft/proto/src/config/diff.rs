@@ -137,6 +137,7 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
         describe_duration(old.session.rekey_interval),
         describe_duration(new.session.rekey_interval),
     );
+    set("AEGIS-256X4", yes_or_no(old.session.aegis), yes_or_no(new.session.aegis));
     set(
         "raise timer of path MTUs",
         describe_duration(old.failover.pmtu_raise_timer),

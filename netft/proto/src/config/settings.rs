@@ -188,6 +188,8 @@ pub struct SessionConfig {
     pub port: u16,
     /// Longest time between two handshakes with a peer.
     pub rekey_interval: Duration,
+    /// AEGIS-256X4 is offered where the CPU has vector instructions for AES.
+    pub aegis: bool,
 }
 
 /// Failure detection.
@@ -245,7 +247,7 @@ impl AdapterConfig {
 
 impl Default for SessionConfig {
     fn default() -> Self {
-        Self { port: DEFAULT_PORT, rekey_interval: DEFAULT_REKEY_INTERVAL }
+        Self { port: DEFAULT_PORT, rekey_interval: DEFAULT_REKEY_INTERVAL, aegis: true }
     }
 }
 

@@ -2,7 +2,7 @@
 //! hold.
 
 /// Version of the messages and of what they carry. A process refuses any other.
-pub const HANDOVER_VERSION: u16 = 2;
+pub const HANDOVER_VERSION: u16 = 3;
 /// Largest message, bytes.
 pub const MAX_MESSAGE_LEN: usize = 512;
 

@@ -24,7 +24,7 @@ use arc_swap::{ArcSwap, Guard};
 use zeroize::Zeroize;
 
 pub use crate::session::{
-    keys::Cipher,
+    keys::{Cipher, aegis_is_sound},
     saved::{COUNTER_RESERVE, SavedSession, UnusableSession},
 };
 use crate::{
@@ -148,6 +148,11 @@ impl Session {
         }
     }
 
+    /// The AEAD of its frames.
+    pub fn cipher(&self) -> Cipher {
+        self.tx.load().cipher()
+    }
+
     /// The state for a successor process. No frame may be sealed or opened any more: the successor
     /// does that from here on.
     pub fn to_saved(&self) -> SavedSession {
@@ -156,7 +161,7 @@ impl Session {
             local_id: self.local_id,
             remote_id: self.remote_id,
             boot_id: self.boot_id,
-            has_aes: tx.cipher() == Cipher::Aes256Gcm,
+            cipher: tx.cipher(),
             accepts_fragments: self.peer_accepts_fragments,
             next_counter: self.counters.next_counter(),
             tx: tx.to_saved(),
@@ -178,7 +183,6 @@ impl Session {
         peer: PeerId,
         peer_addrs: VirtualAddrs,
     ) -> Result<Self, UnusableSession> {
-        let cipher = Cipher::from_aes_support(saved.has_aes, saved.has_aes);
         let replay = ReplayWindow::from_bytes(&saved.replay).ok_or(UnusableSession)?;
         let acks = AckState::default();
         saved.highest_received.into_iter().for_each(|highest| acks.record_received(highest));
@@ -199,8 +203,8 @@ impl Session {
             peer_accepts_fragments: saved.accepts_fragments,
             epoch_bits: EPOCH_BITS,
             counters: CounterSpace::resumed(MAX_FRAMES, saved.resumed_counter()),
-            tx: ArcSwap::from_pointee(KeyWindow::from_saved(cipher, &saved.tx)),
-            rx: ArcSwap::from_pointee(KeyWindow::from_saved(cipher, &saved.rx)),
+            tx: ArcSwap::from_pointee(KeyWindow::from_saved(saved.cipher, &saved.tx)),
+            rx: ArcSwap::from_pointee(KeyWindow::from_saved(saved.cipher, &saved.rx)),
             replay,
             acks,
             losses,
@@ -474,8 +478,7 @@ impl<'s> FrameSealer<'s> {
         let session = self.session.remote_id;
         *head =
             FrameHeader { kind, flags, queue: self.queue, session_id: session, counter }.encode();
-        tag.copy_from_slice(key.seal(counter, *head, payload)?.as_ref());
-        Ok(())
+        key.seal(counter, *head, payload, tag)
     }
 }
 

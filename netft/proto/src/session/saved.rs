@@ -4,7 +4,10 @@
 //! continues [`COUNTER_RESERVE`] higher: a frame of the former process that left after its counters
 //! were read would have another counter than every frame of this one.
 
-use crate::session::{fragment::reassembly::SavedPartialPacket, keys::SavedKeys};
+use crate::session::{
+    fragment::reassembly::SavedPartialPacket,
+    keys::{Cipher, SavedKeys},
+};
 
 /// Counters that are left out at a hand-over. Well below the span of an acknowledgement: the
 /// acknowledgements of frames after the gap still cover those before it.
@@ -22,7 +25,7 @@ pub struct SavedSession {
     pub local_id: u32,
     pub(super) remote_id: u32,
     pub(super) boot_id: u64,
-    pub(super) has_aes: bool,
+    pub(super) cipher: Cipher,
     pub(super) accepts_fragments: bool,
     pub(super) next_counter: u64,
     pub(super) tx: SavedKeys,

@@ -9,9 +9,9 @@ use std::{
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::wire::header::FRAME_OVERHEAD;
+use crate::wire::{header::FRAME_OVERHEAD, hello::CipherSupport};
 
-const CIPHERS: [Cipher; 2] = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
+const CIPHERS: [Cipher; 3] = [Cipher::Aegis256X4, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
 
 fn params(cipher: Cipher, end: u8, secrets: u8) -> SessionParams {
     let other = 3 - end;
@@ -427,11 +427,25 @@ proptest! {
 
 #[test]
 fn both_ends_choose_the_same_cipher() {
-    for (local, remote) in [(false, false), (false, true), (true, false), (true, true)] {
-        let cipher = Cipher::from_aes_support(local, remote);
-        assert_eq!(cipher, Cipher::from_aes_support(remote, local));
-        assert_eq!(cipher == Cipher::Aes256Gcm, local && remote);
+    let supports = [(false, false), (true, false), (true, true)]
+        .map(|(aes, aegis)| CipherSupport { aes, aegis });
+    let expected = |both: CipherSupport| match (both.aegis, both.aes) {
+        (true, _) => Cipher::Aegis256X4,
+        (false, true) => Cipher::Aes256Gcm,
+        (false, false) => Cipher::ChaCha20Poly1305,
+    };
+    for (local, remote) in supports.into_iter().flat_map(|one| supports.map(|other| (one, other))) {
+        let cipher = Cipher::from_support(local, remote);
+        assert_eq!(cipher, Cipher::from_support(remote, local));
+        let both =
+            CipherSupport { aes: local.aes && remote.aes, aegis: local.aegis && remote.aegis };
+        assert_eq!(cipher, expected(both));
     }
+}
+
+#[test]
+fn aegis_gives_the_test_vector_of_its_draft() {
+    assert!(aegis_is_sound());
 }
 
 #[test]

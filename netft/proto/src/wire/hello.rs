@@ -48,11 +48,21 @@ pub const MAX_HELLO_LEN: usize = 1024;
 const FLAG_AES: u8 = 0x01;
 const FLAG_ADAPTER_UP: u8 = 0x02;
 const FLAG_FRAGMENTS: u8 = 0x04;
+const FLAG_AEGIS: u8 = 0x08;
 /// A flag and a field that no build knows, of a build for the test that they are ignored.
 const FLAG_NEXT: u8 = if cfg!(netft_next_version) { 0x80 } else { 0 };
 const NEXT_FIELD: &[u8] = if cfg!(netft_next_version) { &[200, 3, 1, 2, 3] } else { &[] };
 /// Type of the field with the release.
 const FIELD_RELEASE: u8 = 1;
+
+/// The AEADs that a node's hello offers; ChaCha20-Poly1305 always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CipherSupport {
+    /// AES-256-GCM: the CPU has AES instructions.
+    pub aes: bool,
+    /// AEGIS-256X4: the CPU has AES instructions for whole vectors, and the operator allows it.
+    pub aegis: bool,
+}
 
 /// A decoded hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +79,8 @@ pub struct Hello {
     pub virtual_v4: Ipv4Addr,
     /// The sender's virtual IPv6 address.
     pub virtual_v6: Ipv6Addr,
-    /// True if the sender's CPU has AES instructions; if both have, the cipher is AES-256-GCM.
-    pub has_aes: bool,
+    /// The AEADs that the sender offers: the fastest that both ends offer is used.
+    pub ciphers: CipherSupport,
     /// True if the sender's adapter is up.
     pub adapter_up: bool,
     /// True if the sender reassembles [fragments](crate::session::fragment); otherwise none may be
@@ -101,7 +111,8 @@ impl Hello {
         debug_assert!(self.session_id != 0 && is_valid_name(self.name.as_bytes()));
         out.push(self.versions.highest);
         out.push(
-            (u8::from(self.has_aes) * FLAG_AES)
+            (u8::from(self.ciphers.aes) * FLAG_AES)
+                | (u8::from(self.ciphers.aegis) * FLAG_AEGIS)
                 | (u8::from(self.adapter_up) * FLAG_ADAPTER_UP)
                 | (u8::from(self.accepts_fragments) * FLAG_FRAGMENTS)
                 | FLAG_NEXT,
@@ -151,7 +162,7 @@ impl Hello {
             session_id: session,
             virtual_v4,
             virtual_v6,
-            has_aes: flags & FLAG_AES != 0,
+            ciphers: CipherSupport { aes: flags & FLAG_AES != 0, aegis: flags & FLAG_AEGIS != 0 },
             adapter_up: flags & FLAG_ADAPTER_UP != 0,
             accepts_fragments: flags & FLAG_FRAGMENTS != 0,
             name,
@@ -197,7 +208,7 @@ mod tests {
             session_id: 0x090a_0b0c,
             virtual_v4: Ipv4Addr::new(169, 254, 7, 9),
             virtual_v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 1, 2, 3, 4),
-            has_aes: true,
+            ciphers: CipherSupport { aes: true, aegis: true },
             adapter_up: true,
             accepts_fragments: true,
             name: "a.B-c_9".to_owned(),
@@ -211,7 +222,8 @@ mod tests {
             session_id in 1..=u32::MAX,
             v4: u32,
             v6: u128,
-            has_aes: bool,
+            aes: bool,
+            aegis: bool,
             adapter_up: bool,
             accepts_fragments: bool,
             name in "[A-Za-z0-9._-]{1,64}",
@@ -226,7 +238,7 @@ mod tests {
                 session_id,
                 virtual_v4,
                 virtual_v6,
-                has_aes,
+                ciphers: CipherSupport { aes, aegis },
                 adapter_up,
                 accepts_fragments,
                 name,
@@ -251,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_bytes_are_these() {
-        let mut golden = vec![2, 7, 1, 2, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8, 169, 254, 7, 9];
+        let mut golden = vec![2, 15, 1, 2, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8, 169, 254, 7, 9];
         golden.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 3, 0, 4]);
         golden.extend(b"a.B-c_9\0\x01\x0a1.2.3-rc+4");
         assert_eq!(encoded(&sample()), golden);
@@ -279,7 +291,7 @@ mod tests {
     /// W-04: a later release may set flags and add fields that this one does not know.
     #[test]
     fn unknown_flags_and_fields_are_ignored() {
-        for bit in 3..8 {
+        for bit in 4..8 {
             let mut bytes = encoded(&sample());
             bytes[1] |= 1 << bit;
             assert_eq!(Hello::decode(&bytes), Ok(sample()), "bit {bit}");
@@ -299,15 +311,15 @@ mod tests {
     #[test]
     fn any_versions_are_read_and_compared_by_the_caller() {
         let mut bytes = encoded(&sample());
-        bytes[..4].copy_from_slice(&[9, 7, 8, 9]);
+        bytes[..4].copy_from_slice(&[9, 15, 8, 9]);
         let later = WireVersions { lowest: 8, highest: 9 };
         assert_eq!(Hello::decode(&bytes), Ok(Hello { versions: later, ..sample() }));
         assert_eq!(later.common(WireVersions::single(1)), None);
         // The sender leaves the bounds out: it speaks one version.
-        bytes[..4].copy_from_slice(&[1, 7, 0, 0]);
+        bytes[..4].copy_from_slice(&[1, 15, 0, 0]);
         let single = Hello { versions: WireVersions::single(1), ..sample() };
         assert_eq!(Hello::decode(&bytes), Ok(single));
-        bytes[..4].copy_from_slice(&[1, 7, 2, 3]);
+        bytes[..4].copy_from_slice(&[1, 15, 2, 3]);
         assert_eq!(Hello::decode(&bytes), Err(DropReason::Malformed));
     }
 

@@ -107,6 +107,11 @@ impl PeerEntry {
         self.handshake_problem.as_ref().map(|(_, problem)| problem)
     }
 
+    /// The cipher of the frames to the peer.
+    pub(super) fn cipher(&self) -> Option<&'static str> {
+        self.preferred_session().map(|session| session.cipher().as_str())
+    }
+
     /// Seals with a session from here on. Returns its boot id, if it is live.
     pub(super) fn prefer_session(&mut self, local_id: u32) -> Option<u64> {
         self.preferred = Some(local_id);

@@ -63,6 +63,7 @@ pub(super) fn build_snapshot(
                     session_end: view.peers.get(peer.id)?.session_end,
                     version: view.peers.get(peer.id)?.version.clone(),
                     peer_adapter_up: view.peers.get(peer.id)?.adapter_up,
+                    cipher: view.peers.get(peer.id)?.cipher(),
                     policies: peer.policies.clone(),
                 })
             })

@@ -376,7 +376,7 @@ mod tests {
         let short = u32::from_be_bytes(digest.as_ref()[..4].try_into().unwrap());
         assert_eq!(
             (netft_proto::handover::HANDOVER_VERSION, format!("{short:08x}").as_str()),
-            (2, "e7d99be9"),
+            (3, "e885586b"),
             "the state has another shape: raise HANDOVER_VERSION, and put the new digest here\n\
              {shape}"
         );

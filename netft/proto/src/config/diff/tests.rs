@@ -42,7 +42,7 @@ fn the_same_config_changes_nothing() {
 #[test]
 fn each_change_is_one_line() {
     type Case = (fn(&mut Config), &'static [&'static str]);
-    let cases: [Case; 21] = [
+    let cases: [Case; 22] = [
         (
             |c| {
                 c.site = "north".into();
@@ -70,6 +70,7 @@ fn each_change_is_one_line() {
         ),
         (|c| c.heartbeat.history = 20, &["~ history: 10 heartbeats → 20 heartbeats"]),
         (|c| c.session.rekey_interval = Duration::from_secs(60), &["~ rekey: 3600 s → 60 s"]),
+        (|c| c.session.aegis = false, &["~ AEGIS-256X4: yes → no"]),
         (
             |c| c.failover.objective.stall = Some(Duration::from_millis(60)),
             &["~ objective of drills: none → stall 60 ms"],

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -11,15 +11,20 @@ use std::{
 use netft_proto::{
     config::{Config, PeerConfig},
     ids::{NodeKey, PeerId, virtual_addrs::VirtualAddrs},
+    session,
     session::{Cipher, Session, SessionParams},
-    wire::{hello, hello::Hello, version::WireVersions},
+    wire::{
+        hello,
+        hello::{CipherSupport, Hello},
+        version::WireVersions,
+    },
 };
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use tracing::{Span, debug, error_span};
+use tracing::{Span, debug, error_span, warn};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -178,7 +183,7 @@ async fn send_hello(
         session_id: session_id.get(),
         virtual_v4: context.config.adapter.addrs.v4,
         virtual_v6: context.config.adapter.addrs.v6,
-        has_aes: has_aes(),
+        ciphers: offered_ciphers(context),
         adapter_up: context.adapter_up.load(Relaxed),
         accepts_fragments: true,
         name: context.config.name.clone(),
@@ -270,11 +275,7 @@ fn establish_session(
         local_id: session_id.get(),
         remote_id: hello.session_id,
         boot_id: hello.boot_id,
-        cipher: if hello.has_aes && has_aes() {
-            Cipher::Aes256Gcm
-        } else {
-            Cipher::ChaCha20Poly1305
-        },
+        cipher: Cipher::from_support(offered_ciphers(context), hello.ciphers),
         tx_secret: *tx,
         rx_secret: *rx,
     })
@@ -292,6 +293,29 @@ fn establish_session(
         role,
         generation,
     })
+}
+
+/// The AEADs that this node offers.
+fn offered_ciphers(context: &PeerContext) -> CipherSupport {
+    // Its code is chosen by the CPU: one that fails its test is not offered.
+    static AEGIS: LazyLock<bool> = LazyLock::new(|| {
+        let is_sound = has_vector_aes() && session::aegis_is_sound();
+        if has_vector_aes() && !is_sound {
+            warn!("AEGIS-256X4 fails its test vector on this CPU: it is not used");
+        }
+        is_sound
+    });
+    CipherSupport { aes: has_aes(), aegis: context.config.session.aegis && *AEGIS }
+}
+
+/// Returns whether this CPU has AES instructions for whole vectors of 512 bits. With shorter ones
+/// AEGIS-256X4 is no faster than AES-256-GCM.
+fn has_vector_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("vaes")
+        && std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Returns whether this CPU has AES instructions.

@@ -14,7 +14,7 @@ use netft_proto::{
     session::Session,
     wire::{
         header::{FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_LEN, is_quic},
-        hello::Hello,
+        hello::{CipherSupport, Hello},
         interfaces::Advertisement,
         version::WireVersions,
     },
@@ -398,7 +398,7 @@ impl Raw {
             session_id: 5,
             virtual_v4: self.plan.addrs.v4,
             virtual_v6: self.plan.addrs.v6,
-            has_aes: false,
+            ciphers: CipherSupport { aes: false, aegis: false },
             adapter_up: true,
             accepts_fragments: true,
             name: self.plan.name.to_owned(),
