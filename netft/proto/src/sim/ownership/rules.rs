@@ -52,7 +52,7 @@ impl OwnershipWorld {
         self.nodes[index].fences.insert(vip, (token, end));
     }
 
-    /// Rule 24, [`TAKEOVER_BOUND`] after the owner of all addresses crashed.
+    /// Rule 24, [`TAKEOVER_BOUND`](super::TAKEOVER_BOUND) after the owner of all addresses crashed.
     pub(super) fn check_takeover(&mut self) {
         let heir = &self.nodes[TAKEOVER_HEIR];
         let is_owned = |name: &str| heir.fences.get(name).is_some_and(|(_, end)| *end > self.now);
