@@ -14,6 +14,7 @@ use crate::common::{
     self, NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive,
 };
 use futures_util::TryStreamExt;
+use netft::api::handover::HANDOVER_VERSION;
 use netft_lab::{
     Lab, Moment,
     daemon::{ADAPTER_NAME, EventFollower, EventLine, SiteSettings},
@@ -88,6 +89,11 @@ impl NodePair {
         fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
+    }
+
+    /// A successor that takes the adapter, and does no more than `lines`.
+    fn ready_script(&self, name: &str, lines: &str) -> PathBuf {
+        self.script(name, &format!("printf 'ready {HANDOVER_VERSION}' >&0; {lines}"))
     }
 }
 
@@ -296,7 +302,7 @@ fn a_signal_during_the_hand_over_stops_whoever_serves() {
     in_namespace("a_signal_during_the_hand_over_stops_whoever_serves", || {
         let mut pair = NodePair::start_up(1);
         // The successor takes the adapter and says nothing until it ends.
-        let hangs = pair.script("hangs", "printf 'ready 2' >&0; exec sleep 1");
+        let hangs = pair.ready_script("hangs", "exec sleep 1");
         let pid = pair.identity().0;
         let output = thread::scope(|scope| {
             scope.spawn(|| {
@@ -382,7 +388,7 @@ fn a_successor_that_dies_with_the_adapter_gives_it_back() {
         let flow = pair.transfer(0, Some(TEST_RATE), false);
         thread::sleep(TRAFFIC_CHECK_TIME);
         let ((pid, boot_id), (_, index)) = (pair.identity(), pair.carrier_changes());
-        let dies = pair.script("dies", "printf 'ready 2' >&0; exec sleep 0.3");
+        let dies = pair.ready_script("dies", "exec sleep 0.3");
         let error = error_of(&pair.upgrade(&[text(&dies)]));
         assert!(error.contains("the former netftd serves again"), "{error}");
         pair.wait_up();
