@@ -79,9 +79,11 @@ fn stopping() -> ExitError {
 /// Adds the versions of the nodes, and what all of them speak. `version_of`: the version of a peer,
 /// if it is known.
 pub fn add_versions(status: &mut ClusterStatus, version_of: impl Fn(&str) -> Option<PeerVersion>) {
-    let own =
-        || PeerVersion { wire: WireVersions::OWN, release: env!("CARGO_PKG_VERSION").to_owned() };
-    let mut common = Some(WireVersions::OWN);
+    let own = || PeerVersion {
+        wire: WireVersions::OWN_RANGE,
+        release: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let mut common = Some(WireVersions::OWN_RANGE);
     for node in &mut status.nodes {
         let known = if node.this_node { Some(own()) } else { version_of(&node.name) };
         match known {
@@ -114,7 +116,7 @@ mod tests {
         };
         let mut unknown = status.clone();
         add_versions(&mut unknown, |_| None);
-        assert_eq!(unknown.wire_version, Some(WireVersions::OWN.highest));
+        assert_eq!(unknown.wire_version, Some(WireVersions::OWN_RANGE.highest));
         assert_eq!(unknown.wire_unknown, ["b"]);
         let speaks = |lowest, highest| {
             let mut status = status.clone();
@@ -123,6 +125,6 @@ mod tests {
             assert_eq!(status.nodes[1].wire_versions, Some([lowest, highest]));
             status.wire_version
         };
-        assert_eq!((speaks(1, 9), speaks(8, 9)), (Some(WireVersions::OWN.highest), None));
+        assert_eq!((speaks(1, 9), speaks(8, 9)), (Some(WireVersions::OWN_RANGE.highest), None));
     }
 }

@@ -15,11 +15,11 @@ use netft_proto::{
     sim::{FaultAction, Scenario, SimReport, Simulation},
 };
 
-const MS: Duration = Duration::from_millis(1);
+const ONE_MS: Duration = Duration::from_millis(1);
 /// When drills begin: every route is up.
-const START: Time = Time::from_millis(2000);
+const DRILL_START: Time = Time::from_millis(2000);
 /// When a run must be over.
-const DEADLINE: Time = Time::from_millis(30_000);
+const DRILL_DEADLINE: Time = Time::from_millis(30_000);
 
 /// Node 0's drill of network 0.
 struct DrillRun<'a> {
@@ -67,7 +67,7 @@ impl<'a> DrillRun<'a> {
         fault: DrillFault,
         mut meanwhile: impl FnMut(&mut Simulation<'a>),
     ) -> (DrillReport, SimReport) {
-        self.run_until(START, None);
+        self.run_until(DRILL_START, None);
         let order = DrillOrder {
             target: DrillTarget::Network("10.0.0.0/24".parse().unwrap()),
             fault,
@@ -75,13 +75,13 @@ impl<'a> DrillRun<'a> {
         };
         let planned = plan_drill(&order, &self.routes, false).unwrap();
         assert_eq!(planned, [self.scenario.route_id(0, 1, 0)]);
-        let mut drill = Drill::begin(START, order, &planned, &self.routes);
+        let mut drill = Drill::begin(DRILL_START, order, &planned, &self.routes);
         for action in injected(fault) {
             self.simulation.apply_fault(action);
         }
-        let mut now = START;
-        while now < DEADLINE {
-            now = now + MS;
+        let mut now = DRILL_START;
+        while now < DRILL_DEADLINE {
+            now = now + ONE_MS;
             self.run_until(now, Some(&mut drill));
             meanwhile(&mut self.simulation);
             match drill.poll(now, &self.routes) {
@@ -112,13 +112,13 @@ fn injected(fault: DrillFault) -> Vec<FaultAction> {
 }
 
 fn scenario(seed: u64) -> Scenario {
-    Scenario::new(seed).data_every(MS).run_for(DEADLINE.since(Time::ZERO))
+    Scenario::new(seed).data_every(ONE_MS).run_for(DRILL_DEADLINE.since(Time::ZERO))
 }
 
 /// Packets lost in both directions.
 fn lost_packets(report: &SimReport) -> usize {
     // Those that left at the end may still be under way.
-    let span = START..Time::ZERO + report.virtual_time.saturating_sub(500 * MS);
+    let span = DRILL_START..Time::ZERO + report.virtual_time.saturating_sub(500 * ONE_MS);
     let both = [(0, 1), (1, 0)].into_iter();
     let packets = both.flat_map(|pair| report.packets_between(pair, span.clone()));
     packets.filter(|packet| packet.arrived_at.is_none()).count()
@@ -132,7 +132,7 @@ fn each_kind_of_fault_is_bounded_undone_and_reported() {
             DrillFault::OneWay,
             DrillFault::Carrier,
             DrillFault::Loss(5),
-            DrillFault::Delay(20 * MS),
+            DrillFault::Delay(20 * ONE_MS),
         ] {
             let scenario = scenario(seed);
             let (drill, report) = DrillRun::new(&scenario).run_drill(fault, |_| {});
@@ -143,7 +143,7 @@ fn each_kind_of_fault_is_bounded_undone_and_reported() {
             assert_eq!(drill.lasted, Duration::from_secs(2), "{context}");
             if fault.is_total() {
                 // 30 ms × 5 and a round trip; data or the carrier shows it sooner.
-                assert!(drill.detection().unwrap() <= 190 * MS, "{context}");
+                assert!(drill.detection().unwrap() <= 190 * ONE_MS, "{context}");
                 assert_eq!(drill.cost.lost, 0, "{context}");
             }
             // Heartbeats alone judge partial loss: a lone hole is left to the application.
@@ -161,7 +161,7 @@ fn a_failure_of_the_other_network_ends_the_drill_before_its_time() {
         let mut is_cut = false;
         let run = DrillRun::new(&scenario);
         let (drill, report) = run.run_drill(DrillFault::Blackhole, |simulation| {
-            if !is_cut && simulation.now() >= START + 500 * MS {
+            if !is_cut && simulation.now() >= DRILL_START + 500 * ONE_MS {
                 simulation.apply_fault(FaultAction::Cut { network: 1 });
                 is_cut = true;
             }
@@ -183,7 +183,7 @@ fn the_only_network_is_never_drilled() {
     };
     let scenario = scenario(1);
     let mut run = DrillRun::new(&scenario);
-    run.run_until(START, None);
+    run.run_until(DRILL_START, None);
     run.routes.truncate(1);
     let order = DrillOrder { target: DrillTarget::Route(run.routes[0].id), ..order };
     assert!(plan_drill(&order, &run.routes, false).is_err());

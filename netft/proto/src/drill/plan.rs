@@ -1,4 +1,4 @@
-//! What a drill makes fail, and what is refused.
+//! The faults of a drill, and the orders that are refused.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What a drill showed, and whether it meets the objective.
+//! The report of a drill: its figures, and the objective that they meet or miss.
 
 use std::time::Duration;
 

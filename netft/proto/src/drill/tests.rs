@@ -13,7 +13,7 @@ use crate::{
     route::{Event, EventKind, Reason, RouteState},
 };
 
-const MS: Duration = Duration::from_millis(1);
+const ONE_MS: Duration = Duration::from_millis(1);
 
 fn at(ms: u64) -> Time {
     Time::from_millis(ms)
@@ -78,7 +78,7 @@ fn what_is_out_of_range_or_shows_nothing_is_refused() {
     let refusal = |order: &DrillOrder, running| plan_drill(order, &routes(), running).unwrap_err();
     let blackhole = order(network(), DrillFault::Blackhole);
     assert_eq!(refusal(&blackhole, true), DrillRefusal::Running);
-    for length in [Duration::ZERO, MAX_DRILL_LENGTH + MS] {
+    for length in [Duration::ZERO, MAX_DRILL_LENGTH + ONE_MS] {
         let long = DrillOrder { length, ..blackhole.clone() };
         assert_eq!(refusal(&long, false), DrillRefusal::Length);
     }
@@ -86,7 +86,7 @@ fn what_is_out_of_range_or_shows_nothing_is_refused() {
         let fault = DrillFault::Loss(percent);
         assert_eq!(refusal(&order(network(), fault), false), DrillRefusal::Loss);
     }
-    for by in [Duration::ZERO, MAX_INJECTED_DELAY + MS] {
+    for by in [Duration::ZERO, MAX_INJECTED_DELAY + ONE_MS] {
         let fault = DrillFault::Delay(by);
         assert_eq!(refusal(&order(network(), fault), false), DrillRefusal::Delay);
     }
@@ -159,13 +159,14 @@ fn a_drill_ends_by_itself_and_reports_what_it_saw() {
     let report = drill.report(at(9001), 5);
     assert_eq!((report.outcome, report.dropped), (DrillOutcome::Completed, 5));
     assert_eq!(report.lasted, Duration::from_secs(5));
-    assert_eq!(report.detection(), Some(160 * MS));
+    assert_eq!(report.detection(), Some(160 * ONE_MS));
     let signs: Vec<_> = report.routes.iter().map(|route| route.sign).collect();
     assert_eq!(signs, [Some(DetectionSign::DataUnacknowledged), Some(DetectionSign::RouteDown)]);
-    assert_eq!(report.routes[0].recovery, Some(3000 * MS));
+    assert_eq!(report.routes[0].recovery, Some(3000 * ONE_MS));
     assert_eq!((report.cost.resent, report.cost.lost), (14, 2));
-    assert_eq!(report.cost.stall.unwrap().length, 160 * MS);
-    let objective = DrillObjective { detection: Some(160 * MS), stall: Some(159 * MS), lost: None };
+    assert_eq!(report.cost.stall.unwrap().length, 160 * ONE_MS);
+    let objective =
+        DrillObjective { detection: Some(160 * ONE_MS), stall: Some(159 * ONE_MS), lost: None };
     let verdict = objective.judge(&report);
     assert_eq!((verdict.detection, verdict.stall, verdict.lost), (Some(true), Some(false), None));
     assert!(!verdict.is_met());
@@ -197,15 +198,15 @@ fn a_real_failure_meanwhile_lifts_the_fault_at_once() {
     assert_eq!(drill.poll(end, &routes), Some(DrillStep::Finish));
     let report = drill.report(end, 0);
     assert_eq!(report.outcome, DrillOutcome::Aborted(AbortCause::PeerAtRisk(PeerId(0))));
-    assert_eq!(report.lasted, 300 * MS);
+    assert_eq!(report.lasted, 300 * ONE_MS);
 }
 
 #[test]
 fn loss_and_delay_need_not_be_noticed() {
-    let objective = DrillObjective { detection: Some(MS), ..DrillObjective::default() };
+    let objective = DrillObjective { detection: Some(ONE_MS), ..DrillObjective::default() };
     for (fault, verdict) in [
         (DrillFault::Loss(5), None),
-        (DrillFault::Delay(20 * MS), None),
+        (DrillFault::Delay(20 * ONE_MS), None),
         (DrillFault::Loss(100), Some(false)),
         (DrillFault::OneWay, Some(false)),
     ] {

@@ -24,7 +24,7 @@ pub struct WireVersions {
 
 impl WireVersions {
     /// Those of this build.
-    pub const OWN: Self = Self {
+    pub const OWN_RANGE: Self = Self {
         lowest: WIRE_VERSION,
         highest: if cfg!(netft_next_version) { NEXT_VERSION } else { WIRE_VERSION },
     };

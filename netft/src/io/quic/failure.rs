@@ -35,7 +35,7 @@ pub(in crate::io) enum EndpointError {
 pub(in crate::io) enum RefusalReason {
     #[error(
         "wire version {theirs}, but this node speaks {own}: upgrade the older of the two",
-        own = WireVersions::OWN
+        own = WireVersions::OWN_RANGE
     )]
     Version { theirs: WireVersions },
     #[error(

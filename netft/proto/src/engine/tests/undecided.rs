@@ -198,7 +198,7 @@ fn a_route_that_loses_no_more_than_the_active_one_stays() {
     assert_eq!(row.balance_set, [RouteId(1), RouteId(2)]);
 }
 
-/// What the active route loses is not known soon after a void: the other one is no worse for that.
+/// Soon after a void the loss of the active route is unknown, and proves the other one no worse.
 #[test]
 fn a_void_of_the_active_route_proves_it_no_better() {
     let mut rig = Rig::up(2);

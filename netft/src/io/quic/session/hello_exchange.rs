@@ -177,7 +177,7 @@ async fn send_hello(
     stream: &mut SendStream,
 ) -> Result<(), HandshakeError> {
     let hello = Hello {
-        versions: WireVersions::OWN,
+        versions: WireVersions::OWN_RANGE,
         release: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: context.boot_id,
         session_id: session_id.get(),
@@ -230,7 +230,7 @@ async fn receive_hello(
 /// Checks the hello against the configuration.
 fn validate_hello(body: &[u8], configured: VirtualAddrs) -> Result<Hello, RefusalReason> {
     let hello = Hello::decode(body).map_err(|_| RefusalReason::Malformed)?;
-    if hello.versions.common(WireVersions::OWN).is_none() {
+    if hello.versions.common(WireVersions::OWN_RANGE).is_none() {
         return Err(RefusalReason::Version { theirs: hello.versions });
     }
     let announced = VirtualAddrs { v4: hello.virtual_v4, v6: hello.virtual_v6 };
@@ -298,14 +298,17 @@ fn establish_session(
 /// The AEADs that this node offers.
 fn offered_ciphers(context: &PeerContext) -> CipherSupport {
     // Its code is chosen by the CPU: one that fails its test is not offered.
-    static AEGIS: LazyLock<bool> = LazyLock::new(|| {
-        let is_sound = has_vector_aes() && session::aegis_is_sound();
-        if has_vector_aes() && !is_sound {
+    static IS_AEGIS_FAST: LazyLock<bool> = LazyLock::new(|| {
+        if !has_vector_aes() {
+            return false;
+        }
+        let is_sound = session::aegis_is_sound();
+        if !is_sound {
             warn!("AEGIS-256X4 fails its test vector on this CPU: it is not used");
         }
         is_sound
     });
-    CipherSupport { aes: has_aes(), aegis: context.config.session.aegis && *AEGIS }
+    CipherSupport { aes: has_aes(), aegis: context.config.session.aegis && *IS_AEGIS_FAST }
 }
 
 /// Returns whether this CPU has AES instructions for whole vectors of 512 bits. With shorter ones

@@ -392,7 +392,7 @@ impl Raw {
     pub(in crate::io) fn hello(&self, boot_id: u64) -> Vec<u8> {
         let mut body = Vec::new();
         Hello {
-            versions: WireVersions::OWN,
+            versions: WireVersions::OWN_RANGE,
             release: String::new(),
             boot_id,
             session_id: 5,
